@@ -1,0 +1,146 @@
+// Package fabric declares the ports through which Parley shares state: small interfaces
+// whose contracts stand here in prose and in fabrictest as a suite that every driver
+// passes. Drivers live beside it, one package each.
+//
+// It must import nothing of Parley: every other room may depend on it.
+package fabric
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Sentinel errors of all drivers. Callers match them with errors.Is.
+var (
+	// ErrNotFound says that the key or id does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict says that the revision given is not the current one.
+	ErrConflict = errors.New("revision conflict")
+	// ErrTooLarge says that a value is over MaxValueSize.
+	ErrTooLarge = errors.New("value too large")
+	// ErrInvalidKey says that a key is empty, over 255 bytes or has a character that is not
+	// a letter, a digit or one of - _ = . / (and no dot at either end).
+	ErrInvalidKey = errors.New("invalid key")
+	// ErrFull says that a bounded queue holds as many jobs as it may.
+	ErrFull = errors.New("full")
+	// ErrClosed says that the driver was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// MaxValueSize is the size in bytes that every driver carries in one value or job.
+const MaxValueSize = 512 << 10
+
+// Document is one value of Documents with the revision it was read at.
+type Document struct {
+	Key      string
+	Value    []byte
+	Revision uint64 // positive, grows with each change of the key
+}
+
+// Change is one step of a watch. A deletion has a nil Value.
+type Change struct {
+	Document
+	Deleted bool
+}
+
+// Documents keeps small durable values by key. A write that returned nil survives the end
+// of the process (and, replicated, the loss of a minority of nodes). A read may be stale
+// by a moment on another node, never on the one that wrote.
+type Documents interface {
+	// Get returns the current document, or ErrNotFound.
+	Get(ctx context.Context, key string) (Document, error)
+	// Put stores value if revision is the current one and returns the new revision.
+	// Revision 0 means that the key must not exist. Otherwise ErrConflict.
+	Put(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
+	// Delete removes the key if revision is the current one; ErrConflict if it is another,
+	// ErrNotFound if there is none.
+	Delete(ctx context.Context, key string, revision uint64) error
+	// List returns all documents in the order of their keys.
+	List(ctx context.Context) ([]Document, error)
+	// Watch calls changed for every existing document, then ready once, then changed for
+	// every later change in order, one call at a time, until ctx ends, which is not an
+	// error. A change made by this process is seen as well.
+	Watch(ctx context.Context, changed func(Change), ready func()) error
+}
+
+// Job is one unit of work in a Queue.
+type Job struct {
+	// ID is set by Enqueue when it is empty. Two jobs with the same ID enqueued within two
+	// minutes are one job.
+	ID string
+	// Payload is opaque, at most MaxValueSize bytes.
+	Payload []byte
+	// NotBefore delays the first attempt; zero is now.
+	NotBefore time.Time
+
+	// Attempt is 1 at the first delivery. Set by the queue.
+	Attempt int
+	// EnqueuedAt is when Enqueue was called. Set by the queue.
+	EnqueuedAt time.Time
+}
+
+// DeadLetter is a job that was given up.
+type DeadLetter struct {
+	Job
+	Reason   string    // the last error's text
+	FailedAt time.Time // when it was given up
+}
+
+// RetryPolicy says when a failed job is tried again.
+type RetryPolicy struct {
+	Initial time.Duration // wait after the first failure, doubled each time
+	Max     time.Duration // longest wait between two attempts
+	Elapsed time.Duration // measured from the first attempt; later failures give up
+	Jitter  float64       // each wait is varied by up to this share, 0 to 1
+}
+
+// QueueConfig configures a queue; the driver takes it when it opens the queue.
+type QueueConfig struct {
+	Name        string        // letters, digits, - and _
+	Visibility  time.Duration // a job whose worker dies is delivered again after it
+	MaxJobs     int           // jobs kept; Enqueue beyond it returns ErrFull
+	MaxDead     int           // dead letters kept; the oldest goes first
+	Retry       RetryPolicy
+	Concurrency int // handlers that run at once in one Work call
+}
+
+// Handler does one job. An error has the job retried by the policy; an error that wraps
+// ErrGiveUp sends it to the dead letters at once. The context ends when the worker stops;
+// the queue keeps the job invisible to others for as long as the handler runs.
+type Handler func(ctx context.Context, job Job) error
+
+// ErrGiveUp marks a failure that no retry can mend.
+var ErrGiveUp = errors.New("give up")
+
+// Queue is a durable work queue. Jobs start in the order of their NotBefore and Enqueue,
+// failed ones later. Delivery is at least once: a handler must bear a repetition.
+type Queue interface {
+	// Enqueue stores the job durably before it returns its id.
+	Enqueue(ctx context.Context, job Job) (string, error)
+	// Work runs handler for jobs until ctx ends, then waits for running handlers and
+	// returns nil. A job whose handler returned because ctx ended is delivered again and
+	// does not count as failed.
+	Work(ctx context.Context, handler Handler) error
+	// Len returns how many jobs wait or are being worked on.
+	Len(ctx context.Context) (int, error)
+	// DeadLetters returns up to limit dead letters, oldest first, that come after the one
+	// with id after ("" for the start).
+	DeadLetters(ctx context.Context, after string, limit int) ([]DeadLetter, error)
+	// Replay puts a dead letter back into the queue as a new first attempt and removes it
+	// from the dead letters; ErrNotFound if there is none.
+	Replay(ctx context.Context, id string) error
+	// Discard removes a dead letter; ErrNotFound if there is none.
+	Discard(ctx context.Context, id string) error
+}
+
+// Provider opens the named parts of one driver. Opening the same name twice gives the
+// same data.
+type Provider interface {
+	// Documents opens the collection of that name (letters, digits, - and _).
+	Documents(ctx context.Context, name string) (Documents, error)
+	// Queue opens a queue, creating it when it does not exist.
+	Queue(ctx context.Context, config QueueConfig) (Queue, error)
+	// Close releases what the driver holds. Parts opened from it return ErrClosed after.
+	Close() error
+}

@@ -152,6 +152,7 @@ type Metrics struct {
 	Host    string
 	Port    int
 	Prefix  string
+	Pprof   bool // serve Go profiles on the same port
 }
 
 // Fabric chooses what carries signal, cache, queue and lock.

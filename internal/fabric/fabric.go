@@ -20,16 +20,30 @@ var (
 	// ErrTooLarge says that a value is over MaxValueSize.
 	ErrTooLarge = errors.New("value too large")
 	// ErrInvalidKey says that a key is empty, over 255 bytes or has a character that is not
-	// a letter, a digit or one of - _ = . / (and no dot at either end).
+	// an ASCII letter, a digit or one of - _ = . / (and no dot at either end and no two
+	// dots together), or that a job's ID is over 255 bytes or not UTF-8.
 	ErrInvalidKey = errors.New("invalid key")
+	// ErrInvalidConfig says that a name or a part of a QueueConfig cannot be used.
+	ErrInvalidConfig = errors.New("invalid configuration")
 	// ErrFull says that a bounded queue holds as many jobs as it may.
 	ErrFull = errors.New("full")
 	// ErrClosed says that the driver was closed.
 	ErrClosed = errors.New("closed")
 )
 
-// MaxValueSize is the size in bytes that every driver carries in one value or job.
-const MaxValueSize = 512 << 10
+// Limits that hold for every driver.
+const (
+	// MaxValueSize is the size in bytes that every driver carries in one value or job.
+	MaxValueSize = 512 << 10
+	// MaxKeySize is the size in bytes of the longest key, name and job ID.
+	MaxKeySize = 255
+	// MaxReasonSize is the size in bytes to which the reason of a dead letter is cut.
+	MaxReasonSize = 1 << 10
+	// MaxDeadLettersPage is the most dead letters that one call lists.
+	MaxDeadLettersPage = 1000
+	// DedupWindow is how long a queue remembers the ID of a job after Enqueue.
+	DedupWindow = 2 * time.Minute
+)
 
 // Document is one value of Documents with the revision it was read at.
 type Document struct {
@@ -38,7 +52,8 @@ type Document struct {
 	Revision uint64 // positive, grows with each change of the key
 }
 
-// Change is one step of a watch. A deletion has a nil Value.
+// Change is one step of a watch. A deletion has a nil Value, an existing document never. The
+// revision of a deletion orders it among the changes; to write the key again use 0.
 type Change struct {
 	Document
 	Deleted bool
@@ -60,30 +75,33 @@ type Documents interface {
 	List(ctx context.Context) ([]Document, error)
 	// Watch calls changed for every existing document, then ready once, then changed for
 	// every later change in order, one call at a time, until ctx ends, which is not an
-	// error. A change made by this process is seen as well.
+	// error. A change made by this process is seen as well. A change that a later one of
+	// the same key overtook may be left out; the last one of a key never is.
 	Watch(ctx context.Context, changed func(Change), ready func()) error
 }
 
 // Job is one unit of work in a Queue.
 type Job struct {
-	// ID is set by Enqueue when it is empty. Two jobs with the same ID enqueued within two
-	// minutes are one job.
+	// ID is set by Enqueue when it is empty; any UTF-8 up to 255 bytes. Two jobs with the
+	// same ID enqueued within two minutes, or while the first waits or is being worked on,
+	// are one job: the first.
 	ID string
 	// Payload is opaque, at most MaxValueSize bytes.
 	Payload []byte
 	// NotBefore delays the first attempt; zero is now.
 	NotBefore time.Time
 
-	// Attempt is 1 at the first delivery. Set by the queue.
+	// Attempt is 1 at the first delivery and grows with each failure; a delivery that did
+	// not end in a failure does not count. Set by the queue.
 	Attempt int
 	// EnqueuedAt is when Enqueue was called. Set by the queue.
 	EnqueuedAt time.Time
 }
 
-// DeadLetter is a job that was given up.
+// DeadLetter is a job that was given up. There is one per job ID: the latest.
 type DeadLetter struct {
 	Job
-	Reason   string    // the last error's text
+	Reason   string    // the last error's text, at most MaxReasonSize bytes of it
 	FailedAt time.Time // when it was given up
 }
 
@@ -113,19 +131,23 @@ type Handler func(ctx context.Context, job Job) error
 // ErrGiveUp marks a failure that no retry can mend.
 var ErrGiveUp = errors.New("give up")
 
-// Queue is a durable work queue. Jobs start in the order of their NotBefore and Enqueue,
-// failed ones later. Delivery is at least once: a handler must bear a repetition.
+// Queue is a durable work queue. Jobs start in the order of Enqueue, one with a NotBefore
+// when that has come, a failed one when its wait is over; with a Concurrency over 1 or
+// several workers the order is near, not exact. Delivery is at least once: a handler must
+// bear a repetition, also beside the first when its worker lost touch with the queue.
 type Queue interface {
 	// Enqueue stores the job durably before it returns its id.
 	Enqueue(ctx context.Context, job Job) (string, error)
 	// Work runs handler for jobs until ctx ends, then waits for running handlers and
-	// returns nil. A job whose handler returned because ctx ended is delivered again and
-	// does not count as failed.
+	// returns nil. A job whose handler returned an error after ctx ended is delivered again
+	// and does not count as failed, unless the error wraps ErrGiveUp. Several calls may
+	// run at once, here and in other processes.
 	Work(ctx context.Context, handler Handler) error
 	// Len returns how many jobs wait or are being worked on.
 	Len(ctx context.Context) (int, error)
 	// DeadLetters returns up to limit dead letters, oldest first, that come after the one
-	// with id after ("" for the start).
+	// with id after ("" for the start); ErrNotFound if that one is gone. A call returns at
+	// most MaxDeadLettersPage.
 	DeadLetters(ctx context.Context, after string, limit int) ([]DeadLetter, error)
 	// Replay puts a dead letter back into the queue as a new first attempt and removes it
 	// from the dead letters; ErrNotFound if there is none.
@@ -141,6 +163,7 @@ type Provider interface {
 	Documents(ctx context.Context, name string) (Documents, error)
 	// Queue opens a queue, creating it when it does not exist.
 	Queue(ctx context.Context, config QueueConfig) (Queue, error)
-	// Close releases what the driver holds. Parts opened from it return ErrClosed after.
+	// Close ends the running Work and Watch calls, without waiting for them, and releases
+	// what the driver holds. Parts opened from it return ErrClosed from then on.
 	Close() error
 }

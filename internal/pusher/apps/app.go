@@ -1,8 +1,8 @@
 // Package apps is the registry of Pusher applications: who may connect and publish, with
 // which secret and within which limits.
 //
-// It may import fabric for its storage. It must never import the hub, the HTTP API or the
-// transport: they ask it, it asks nobody.
+// It may import fabric for its storage and config for the apps of the file. It must never
+// import the hub, the HTTP API or the transport: they ask it, it asks nobody.
 package apps
 
 import "regexp"

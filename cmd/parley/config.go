@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/parleyio/parley/internal/config"
+)
+
+// configFlag is the flag that names the configuration file.
+const configFlag = "config"
+
+// addConfigFlags gives a command the flag for the configuration file and one for every
+// option. loadConfig reads them. Flags of its own the command adds afterwards.
+func addConfigFlags(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false // the order of the reference page tells more
+	cmd.Flags().StringP(configFlag, "c", "", "TOML file with options (default $PARLEY_CONFIG)")
+	config.RegisterFlags(cmd.Flags())
+	cmd.SetFlagErrorFunc(explainFlagError)
+}
+
+// explainFlagError adds the nearest option to the error about an unknown flag, and keeps
+// the long list of all options from hiding it.
+func explainFlagError(cmd *cobra.Command, err error) error {
+	cmd.SilenceUsage = true
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		nearest := config.NearestKey(unknown.GetSpecifiedName())
+		return fmt.Errorf("%w; the nearest option is --%s", err, nearest)
+	}
+	return err
+}
+
+// configSources returns where a command with addConfigFlags finds its options. Its flags
+// are understood by now, so later errors need no explanation of its usage.
+func configSources(cmd *cobra.Command) (config.Sources, error) {
+	cmd.SilenceUsage = true
+	file, err := cmd.Flags().GetString(configFlag)
+	if err != nil {
+		return config.Sources{}, fmt.Errorf("read flag --%s: %w", configFlag, err)
+	}
+	return config.Sources{File: file, Environ: os.Environ(), Flags: cmd.Flags()}, nil
+}
+
+// loadConfig reads file, environment and flags of a command with addConfigFlags. The error
+// holds all mistakes, one a line, and no secret.
+func loadConfig(cmd *cobra.Command) (config.Config, error) {
+	sources, err := configSources(cmd)
+	if err != nil {
+		return config.Config{}, err
+	}
+	c, err := config.Load(sources)
+	if err != nil {
+		return config.Config{}, fmt.Errorf("the configuration is not valid:\n%w", err)
+	}
+	return c, nil
+}
+
+// newConfigCommand returns the command that checks and documents the configuration.
+func newConfigCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check and document the configuration",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		newConfigCheckCommand(),
+		newPrintCommand("reference", "Print the reference page of all options as Markdown",
+			config.Reference),
+		newPrintCommand("default", "Print a configuration file with all defaults",
+			config.DefaultFile),
+	)
+	return cmd
+}
+
+// newConfigCheckCommand returns the command that reports every mistake.
+func newConfigCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Report every mistake in file, environment and flags",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			sources, err := configSources(cmd)
+			if err != nil {
+				return err
+			}
+			_, s, err := config.LoadSummary(sources)
+			if err != nil {
+				return fmt.Errorf("the configuration is not valid:\n%w", err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "configuration is valid: "+
+				"%d options set by file, %d by environment, %d by flags; %d apps\n",
+				s.File, s.Environment, s.Flags, s.Apps)
+			return err
+		},
+	}
+	addConfigFlags(cmd)
+	return cmd
+}
+
+// newPrintCommand returns a command that prints one text.
+func newPrintCommand(name, short string, text func() string) *cobra.Command {
+	return &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), text())
+			return err
+		},
+	}
+}

@@ -1,0 +1,84 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+)
+
+// conflict records that key does not fit together with others, unless one of them has a
+// problem of its own, which may be the cause.
+func (l *loader) conflict(key string, others []string, text string) {
+	for _, k := range append(others, key) {
+		if l.failed[k] {
+			return
+		}
+	}
+	l.problems = append(l.problems, Problem{key, l.origin(key), errors.New(text)})
+}
+
+// origin names the source that has set an option.
+func (l *loader) origin(key string) string {
+	if source, ok := l.origins[key]; ok {
+		return source
+	}
+	return "default"
+}
+
+// checkTogether records options that are right alone and wrong together.
+func (l *loader) checkTogether() {
+	c := &l.config
+	cert, key := []string{"tls.cert_file"}, []string{"tls.key_file"}
+	if c.TLS.CertFile == "" && c.TLS.KeyFile != "" {
+		l.conflict(cert[0], key, "must be set, because tls.key_file is")
+	}
+	if c.TLS.CertFile != "" && c.TLS.KeyFile == "" {
+		l.conflict(key[0], cert, "must be set, because tls.cert_file is")
+	}
+	if c.TLS.RedirectPort != 0 && c.TLS.CertFile == "" && c.TLS.KeyFile == "" {
+		l.conflict("tls.redirect_port", append(cert, key...),
+			"needs tls.cert_file and tls.key_file")
+	}
+	proxies := []string{"http.trusted_proxies"}
+	if c.HTTP.ProxyProtocol && len(c.HTTP.TrustedProxies) == 0 {
+		l.conflict("http.proxy_protocol", proxies, "needs http.trusted_proxies")
+	}
+	if c.HTTP.TrustHops > 0 && len(c.HTTP.TrustedProxies) == 0 {
+		l.conflict("http.trust_hops", proxies, "needs http.trusted_proxies, "+
+			"because X-Forwarded-For of other peers is not believed")
+	}
+	if c.Webhooks.RetryInitial > c.Webhooks.RetryMax {
+		l.conflict("webhooks.retry_initial", []string{"webhooks.retry_max"},
+			"must not be longer than webhooks.retry_max")
+	}
+	l.checkPorts()
+}
+
+// checkPorts records listening ports that are out of range after the shift, or equal.
+func (l *loader) checkPorts() {
+	c := &l.config
+	ports := []struct {
+		key  string
+		port int
+		used bool
+	}{
+		{"channels.port", c.Channels.Port, true},
+		{"tls.redirect_port", c.TLS.RedirectPort, true},
+		{"metrics.port", c.Metrics.Port, c.Metrics.Enabled},
+	}
+	taken := map[int]string{}
+	for _, p := range ports {
+		if !p.used || p.port == 0 {
+			continue
+		}
+		shifted := c.Port(p.port)
+		if shifted > maxPort {
+			l.conflict(p.key, []string{"port_offset"}, fmt.Sprintf(
+				"is %d with port_offset, but ports end at %d", shifted, maxPort))
+		}
+		if other, ok := taken[shifted]; ok {
+			l.conflict(p.key, []string{other}, fmt.Sprintf(
+				"must differ from %s, which is %d as well", other, p.port))
+		}
+		taken[shifted] = p.key
+	}
+}

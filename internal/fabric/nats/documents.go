@@ -1,0 +1,267 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyio/parley/internal/fabric"
+)
+
+// tombstoneAge is how long the marker of a deletion is kept. A watch that is cut off for
+// longer does not learn of the deletion.
+const tombstoneAge = 24 * time.Hour
+
+// documents is one collection: a bucket, and the stream that it is made of.
+type documents struct {
+	provider *Provider
+	name     string
+	bucket   jetstream.KeyValue
+	stream   jetstream.Stream
+	prefix   string // of the subject of every key
+}
+
+func openDocuments(ctx context.Context, p *Provider, name string) (*documents, error) {
+	bucket := "parley-docs-" + name
+	prefix := "$KV." + bucket + "."
+	// The stream is created here and not by the bucket functions because of AllowDirect:
+	// without it every read is served by the leader, so nobody misses his own write.
+	stream, err := p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:              "KV_" + bucket,
+		Subjects:          []string{prefix + ">"},
+		Storage:           jetstream.FileStorage,
+		Replicas:          p.replicas,
+		MaxMsgsPerSubject: 1,
+		Discard:           jetstream.DiscardNew,
+		AllowRollup:       true,
+		DenyDelete:        true,
+		AllowMsgTTL:       true, // for tombstones
+	})
+	if err != nil {
+		return nil, err
+	}
+	kv, err := p.js.KeyValue(ctx, bucket)
+	if err != nil {
+		return nil, err
+	}
+	return &documents{provider: p, name: name, bucket: kv, stream: stream, prefix: prefix}, nil
+}
+
+// check does what every operation does first.
+func (d *documents) check(ctx context.Context, operation, key string) error {
+	err := d.provider.ready(ctx)
+	if err == nil {
+		err = fabric.CheckKey(key)
+	}
+	if err != nil {
+		return d.failed(operation, key, err)
+	}
+	return nil
+}
+
+func (d *documents) failed(operation, key string, err error) error {
+	return fmt.Errorf("%s document %.300q of %q: %w", operation, key, d.name, translate(err))
+}
+
+// Get implements fabric.Documents.
+func (d *documents) Get(ctx context.Context, key string) (fabric.Document, error) {
+	if err := d.check(ctx, "get", key); err != nil {
+		return fabric.Document{}, err
+	}
+	entry, err := d.bucket.Get(ctx, key)
+	if err != nil {
+		return fabric.Document{}, d.failed("get", key, err)
+	}
+	return document(key, entry.Value(), entry.Revision()), nil
+}
+
+// Put implements fabric.Documents.
+func (d *documents) Put(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	if err := d.check(ctx, "put", key); err != nil {
+		return 0, err
+	}
+	if err := fabric.CheckValue(value); err != nil {
+		return 0, d.failed("put", key, err)
+	}
+	var err error
+	if revision == 0 {
+		revision, err = d.bucket.Create(ctx, key, value)
+	} else {
+		revision, err = d.bucket.Update(ctx, key, value, revision)
+	}
+	if err != nil {
+		return 0, d.failed("put", key, err)
+	}
+	return revision, nil
+}
+
+// Delete implements fabric.Documents.
+func (d *documents) Delete(ctx context.Context, key string, revision uint64) error {
+	if err := d.check(ctx, "delete", key); err != nil {
+		return err
+	}
+	err := fabric.ErrConflict // what the bucket would take revision 0 for is "any"
+	if revision != 0 {
+		err = d.bucket.Purge(ctx, key,
+			jetstream.LastRevision(revision), jetstream.PurgeTTL(tombstoneAge))
+	}
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fabric.ErrConflict) || isConflict(err) {
+		if _, getErr := d.bucket.Get(ctx, key); errors.Is(getErr, jetstream.ErrKeyNotFound) {
+			err = fabric.ErrNotFound
+		}
+	}
+	return d.failed("delete", key, err)
+}
+
+// List implements fabric.Documents.
+func (d *documents) List(ctx context.Context) ([]fabric.Document, error) {
+	err := d.provider.ready(ctx)
+	var found map[string]fabric.Document
+	if err == nil {
+		found, err = d.scan(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list documents of %q: %w", d.name, translate(err))
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b fabric.Document) int {
+		return cmp.Compare(a.Key, b.Key)
+	}), nil
+}
+
+// scan reads the stream message by message from its start to its end, so that a key that
+// is written meanwhile is met again behind and never missed. (A consumer can end its first
+// round without one that was being written.)
+func (d *documents) scan(ctx context.Context) (map[string]fabric.Document, error) {
+	found := map[string]fabric.Document{}
+	next := uint64(1)
+	for {
+		msg, err := d.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(d.prefix+">"))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		next = msg.Sequence + 1
+		key := strings.TrimPrefix(msg.Subject, d.prefix)
+		if msg.Header.Get("KV-Operation") != "" || msg.Header.Get(jetstream.MarkerReasonHeader) != "" {
+			delete(found, key)
+			continue
+		}
+		found[key] = document(key, msg.Data, msg.Sequence)
+	}
+}
+
+// Watch implements fabric.Documents.
+func (d *documents) Watch(ctx context.Context, changed func(fabric.Change), ready func()) error {
+	if d.provider.life.Err() != nil {
+		return fmt.Errorf("watch documents of %q: %w", d.name, fabric.ErrClosed)
+	}
+	bound, release := d.provider.bind(ctx)
+	defer release()
+	err := d.watch(bound, changed, ready)
+	if bound.Err() != nil {
+		err = d.provider.ended(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("watch documents of %q: %w", d.name, translate(err))
+	}
+	return nil
+}
+
+// watch reports what a scan finds, then follows the changes from the state before the scan,
+// leaving out those that the scan had seen. It returns when ctx ends or on an error.
+func (d *documents) watch(ctx context.Context, changed func(fabric.Change), ready func()) error {
+	info, err := d.stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := d.scan(ctx)
+	if err != nil {
+		return err
+	}
+	existing := slices.SortedFunc(maps.Values(found), func(a, b fabric.Document) int {
+		return cmp.Compare(a.Revision, b.Revision)
+	})
+	last := info.State.LastSeq
+	scanned := map[string]uint64{} // revisions that both the scan and the consumer may report
+	for _, document := range existing {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if document.Revision > last {
+			scanned[document.Key] = document.Revision
+		}
+		changed(fabric.Change{Document: document})
+	}
+	ready()
+	for ctx.Err() == nil && !d.provider.conn.IsClosed() {
+		last, err = d.follow(ctx, last, func(change fabric.Change) {
+			if change.Revision > scanned[change.Key] {
+				changed(change)
+			}
+		})
+		if ctx.Err() == nil {
+			d.provider.logger.Warn("watch interrupted", slog.String("documents", d.name), slog.Any("error", err))
+			pause(ctx)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fabric.ErrClosed
+}
+
+// follow reports the changes after the revision last until ctx or the subscription ends. It
+// returns the revision of the last one reported.
+func (d *documents) follow(
+	ctx context.Context, last uint64, changed func(fabric.Change),
+) (uint64, error) {
+	watcher, err := d.bucket.WatchAll(ctx, jetstream.ResumeFromRevision(last+1))
+	if err != nil {
+		return last, err
+	}
+	defer func() {
+		_ = watcher.Stop()            // fails when the end of ctx was faster
+		for range watcher.Updates() { // releases a delivery that waits for a reader
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return last, ctx.Err()
+		case entry, ok := <-watcher.Updates():
+			if !ok {
+				return last, errors.New("subscription closed")
+			}
+			if entry == nil { // the end of what was stored when the watch began
+				continue
+			}
+			change := fabric.Change{Document: document(entry.Key(), entry.Value(), entry.Revision())}
+			if entry.Operation() != jetstream.KeyValuePut {
+				change.Value, change.Deleted = nil, true
+			}
+			last = entry.Revision()
+			changed(change)
+		}
+	}
+}
+
+// document returns a document whose value is never nil.
+func document(key string, value []byte, revision uint64) fabric.Document {
+	if value == nil {
+		value = []byte{}
+	}
+	return fabric.Document{Key: key, Value: value, Revision: revision}
+}

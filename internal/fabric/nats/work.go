@@ -1,0 +1,211 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyio/parley/internal/fabric"
+)
+
+// settleTimeout bounds the writes that settle a job after its handler has returned. They do
+// not end with the worker's context: what was done must be told.
+const settleTimeout = 5 * time.Second
+
+// Work implements fabric.Queue. It asks for one job when it has a handler free for it, so
+// that no job waits here while another worker is idle.
+func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
+	if q.provider.life.Err() != nil {
+		return q.failed("work on", fabric.ErrClosed)
+	}
+	bound, release := q.provider.bind(ctx)
+	defer release()
+	w := &worker{queue: q, handler: handler, slots: make(chan struct{}, q.config.Concurrency)}
+	for bound.Err() == nil && !q.provider.conn.IsClosed() {
+		if err := w.consume(bound); bound.Err() == nil {
+			q.warn("worker interrupted", slog.Any("error", err))
+			pause(bound)
+		}
+	}
+	w.running.Wait()
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := q.provider.conn.FlushWithContext(flush); err != nil {
+		q.warn("returned jobs may be late", slog.Any("error", err))
+	}
+	if err := q.provider.ended(ctx); err != nil {
+		return q.failed("work on", err)
+	}
+	return nil
+}
+
+// worker is one Work call.
+type worker struct {
+	queue   *queue
+	handler fabric.Handler
+	slots   chan struct{} // holds one token for each running handler
+	running sync.WaitGroup
+}
+
+// consume starts a handler for each job that the consumer delivers, until ctx ends or the
+// delivery fails.
+func (w *worker) consume(ctx context.Context) error {
+	consumer, err := w.queue.consumer(ctx)
+	if err != nil {
+		return err
+	}
+	deliveries, err := consumer.Messages(jetstream.PullMaxMessages(1))
+	if err != nil {
+		return err
+	}
+	defer w.giveBack(deliveries)
+	for {
+		select {
+		case w.slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		msg, err := deliveries.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			<-w.slots
+			return err
+		}
+		w.running.Go(func() {
+			defer func() { <-w.slots }()
+			w.attempt(ctx, msg)
+		})
+	}
+}
+
+// giveBack returns what was delivered after the last job was taken.
+func (w *worker) giveBack(deliveries jetstream.MessagesContext) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	deliveries.Drain()
+	for {
+		msg, err := deliveries.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return
+		}
+		w.giveUpLease(msg, 0)
+	}
+}
+
+// attempt runs the handler once and settles the job by what it returns. When the handler
+// ends its goroutine without returning, nothing is settled and the lease runs out.
+func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
+	meta, err := msg.Metadata()
+	var e envelope
+	if err == nil {
+		e, err = decodeEnvelope(msg.Headers())
+	}
+	if err != nil { // not written by a queue: no attempt can mend it
+		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
+		w.report("drop job", msg.TermWithReason("unreadable"))
+		return
+	}
+	if wait := time.Until(e.readyAt()); wait > 0 {
+		w.giveUpLease(msg, wait)
+		return
+	}
+	started := time.Now()
+	err = w.handle(ctx, msg, e)
+	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	switch {
+	case err == nil:
+		w.report("finish job", msg.DoubleAck(settle))
+	case ctx.Err() != nil && !errors.Is(err, fabric.ErrGiveUp):
+		w.giveUpLease(msg, 0)
+	default:
+		w.fail(settle, msg, meta.Sequence.Stream, e, started, err)
+	}
+}
+
+// handle runs the handler and keeps the lease of its job meanwhile.
+func (w *worker) handle(ctx context.Context, msg jetstream.Msg, e envelope) error {
+	var heartbeat sync.WaitGroup
+	ended := make(chan struct{})
+	defer heartbeat.Wait()
+	defer close(ended)
+	heartbeat.Go(func() {
+		ticker := time.NewTicker(max(w.queue.config.Visibility/3, time.Millisecond))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ticker.C:
+				w.report("keep job", msg.InProgress())
+			}
+		}
+	})
+	return w.handler(ctx, e.job(notNil(msg.Data()), e.Failures+1))
+}
+
+// fail records a failed attempt: in the place of the job, or as a dead letter. When the
+// record cannot be written, the lease runs out and the attempt is repeated.
+func (w *worker) fail(
+	ctx context.Context, msg jetstream.Msg, sequence uint64, e envelope, started time.Time, cause error,
+) {
+	now := time.Now()
+	if e.Failures == 0 {
+		e.FirstAttempt = started.UTC()
+	}
+	e.Failures++
+	if w.queue.config.Retry.GiveUp(e.FirstAttempt, now, cause) {
+		w.report("bury job", w.bury(ctx, msg, e, now, cause))
+		return
+	}
+	e.RetryAt = now.Add(w.queue.config.Retry.Wait(e.Failures)).UTC()
+	next, err := e.message(w.queue.jobsPrefix(), msg.Data())
+	if err == nil {
+		_, err = w.queue.provider.js.PublishMsg(ctx, next,
+			jetstream.WithExpectLastSequencePerSubject(sequence))
+	}
+	if err != nil && !isConflict(err) {
+		w.report("retry job", err)
+		return
+	}
+	// Stored; or another worker, to whom the job went when this one lost its lease, has
+	// settled it. Either way the message that was delivered is gone.
+	w.report("retry job", msg.Ack())
+}
+
+// bury writes the dead letter before it removes the job, so that an end between the two
+// repeats the attempt and loses nothing. The repetition writes the same letter again.
+func (w *worker) bury(
+	ctx context.Context, msg jetstream.Msg, e envelope, now time.Time, cause error,
+) error {
+	e.RetryAt = time.Time{}
+	e.Reason = fabric.Reason(cause)
+	e.FailedAt = now.UTC()
+	letter, err := e.message(w.queue.deadPrefix(), msg.Data())
+	if err != nil {
+		return err
+	}
+	if _, err := w.queue.provider.js.PublishMsg(ctx, letter); err != nil {
+		return err
+	}
+	return msg.DoubleAck(ctx)
+}
+
+// giveUpLease has the job delivered again after wait, to any worker.
+func (w *worker) giveUpLease(msg jetstream.Msg, wait time.Duration) {
+	if wait > 0 {
+		w.report("delay job", msg.NakWithDelay(wait))
+		return
+	}
+	w.report("return job", msg.Nak())
+}
+
+// report logs what could not be told to the server; the lease of the job runs out then.
+func (w *worker) report(operation string, err error) {
+	if err != nil {
+		w.queue.warn("job not settled", slog.String("operation", operation), slog.Any("error", err))
+	}
+}

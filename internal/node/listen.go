@@ -1,0 +1,282 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/internal/pusher/admin"
+	"github.com/parleyio/parley/internal/pusher/api"
+)
+
+// listener is one open port with the server that answers it.
+type listener struct {
+	name string // what it is for
+	net.Listener
+	server *http.Server
+	serves func(n *Node, channels, metrics http.Handler) http.Handler
+}
+
+// Limits of every HTTP request, against clients that send slowly or much.
+const (
+	readTimeout    = 60 * time.Second
+	idleTimeout    = 120 * time.Second
+	maxHeaderBytes = 16 << 10
+)
+
+// listen opens every port.
+func (n *Node) listen() error {
+	c := n.config
+	var err error
+	if c.TLS.CertFile != "" {
+		if n.tls, err = loadCertificate(c.TLS.CertFile, c.TLS.KeyFile); err != nil {
+			return err
+		}
+	}
+	main, err := n.open("channels", c.Channels.Host, c.Channels.Port, "channels.port")
+	if err != nil {
+		return err
+	}
+	main.Listener = n.acceptProxies(main.Listener)
+	main.serves = serveChannels
+	if n.tls != nil {
+		main.Listener = n.tls.listener(main.Listener)
+	}
+	if c.UnixSocket.Path != "" {
+		if err := n.openUnix(c.UnixSocket); err != nil {
+			return err
+		}
+	}
+	if c.TLS.RedirectPort != 0 {
+		redirect, err := n.open("redirect", c.Channels.Host, c.TLS.RedirectPort, "tls.redirect_port")
+		if err != nil {
+			return err
+		}
+		redirect.serves = func(n *Node, _, _ http.Handler) http.Handler { return redirectToTLS(n.portOf(main)) }
+	}
+	if c.Metrics.Enabled {
+		metrics, err := n.open("metrics", c.Metrics.Host, c.Metrics.Port, "metrics.port")
+		if err != nil {
+			return err
+		}
+		metrics.serves = func(_ *Node, _, metrics http.Handler) http.Handler { return metrics }
+	}
+	return nil
+}
+
+func serveChannels(_ *Node, channels, _ http.Handler) http.Handler { return channels }
+
+// open listens on a TCP port. The error names the option that chose it.
+func (n *Node) open(name, host string, port int, option string) (*listener, error) {
+	address := net.JoinHostPort(host, strconv.Itoa(n.config.Port(port)))
+	l, err := net.Listen("tcp", address)
+	if inUse(err) {
+		return nil, fmt.Errorf("listen on %s: the port is in use; set %s (%s) to another, or port_offset to shift all ports",
+			address, option, environmentName(option))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s (option %s): %w", address, option, err)
+	}
+	n.listeners = append(n.listeners, &listener{name: name, Listener: l})
+	return n.listeners[len(n.listeners)-1], nil
+}
+
+func environmentName(option string) string {
+	return "PARLEY_" + strings.ToUpper(strings.ReplaceAll(option, ".", "_"))
+}
+
+// windowsAddressInUse is WSAEADDRINUSE, which package syscall does not name there.
+const windowsAddressInUse = syscall.Errno(10048)
+
+func inUse(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && (errno == syscall.EADDRINUSE || errno == windowsAddressInUse)
+}
+
+// openUnix listens on a unix socket, replacing one that a dead process left behind.
+func (n *Node) openUnix(c config.UnixSocket) error {
+	if conn, err := net.DialTimeout("unix", c.Path, time.Second); err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("listen on %s: another process serves this socket; set unix_socket.path to another", c.Path)
+	}
+	if info, err := os.Lstat(c.Path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(c.Path); err != nil {
+			return fmt.Errorf("remove the stale socket %s: %w", c.Path, err)
+		}
+	}
+	l, err := net.Listen("unix", c.Path)
+	if err != nil {
+		return fmt.Errorf("listen on %s (option unix_socket.path): %w", c.Path, err)
+	}
+	n.listeners = append(n.listeners, &listener{name: "unix", Listener: l, serves: serveChannels})
+	if err := os.Chmod(c.Path, c.Mode); err != nil {
+		return fmt.Errorf("set the mode of %s: %w", c.Path, err)
+	}
+	return nil
+}
+
+// acceptProxies lets trusted proxies tell the client's address by the PROXY protocol.
+func (n *Node) acceptProxies(l net.Listener) net.Listener {
+	if !n.config.HTTP.ProxyProtocol {
+		return l
+	}
+	trusted := api.ClientAddress{Trusted: n.config.HTTP.TrustedProxies}
+	return &proxyproto.Listener{
+		Listener:          l,
+		ReadHeaderTimeout: n.config.HTTP.HeaderTimeout,
+		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+			if trusted.Trusts(o.Upstream.String()) {
+				return proxyproto.USE, nil
+			}
+			return proxyproto.SKIP, nil
+		},
+	}
+}
+
+// routes joins the surfaces on the channels port.
+func (n *Node) routes(channels http.Handler) (http.Handler, error) {
+	prefix := strings.TrimSuffix(n.config.Channels.PathPrefix, "/")
+	mux := http.NewServeMux()
+	n.health.Register(mux, prefix, n.config.HTTP.UsageEnabled)
+	mux.Handle(prefix+"/app/", channels)
+	mux.Handle(prefix+"/apps/", channels)
+	if n.config.Admin.Enabled {
+		token, err := n.adminToken()
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle(prefix+"/admin/v1/", http.StripPrefix(prefix, admin.New(n.apps, n.webhooks, token, n.log.With("part", "admin"))))
+	}
+	return api.AllowOrigins(n.config.HTTP.CORSOrigins, mux), nil
+}
+
+// serve starts answering on every port.
+func (n *Node) serve(channels http.Handler) {
+	metrics := http.NewServeMux()
+	metrics.Handle("GET /metrics", n.metrics.Handler())
+	if n.config.Metrics.Pprof {
+		metrics.HandleFunc("GET /debug/pprof/", pprof.Index)
+		metrics.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		metrics.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	n.health.Register(metrics, "", false)
+	for _, l := range n.listeners {
+		l.server = &http.Server{
+			Handler:           l.serves(n, channels, metrics),
+			ReadHeaderTimeout: n.config.HTTP.HeaderTimeout,
+			ReadTimeout:       readTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		}
+		n.goes(l.name, func() error {
+			if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+}
+
+// Address returns where a port listens: "channels", "metrics", "unix" or "redirect"; empty
+// when it is not open.
+func (n *Node) Address(name string) string {
+	for _, l := range n.listeners {
+		if l.name == name {
+			return l.Addr().String()
+		}
+	}
+	return ""
+}
+
+// Scheme returns http or https, what the channels port speaks.
+func (n *Node) Scheme() string {
+	if n.tls != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// Mode tells how plain connections are served, see transport.Server.
+func (n *Node) Mode() string { return n.transport.Mode() }
+
+func (n *Node) portOf(l *listener) string {
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// Stop ends the node in the reverse order of Start, within ctx: out of rotation, no new
+// requests, clients sent away, webhooks handed over, storage closed.
+func (n *Node) Stop(ctx context.Context) error {
+	if n.health != nil {
+		n.health.Drain()
+	}
+	var errs []error
+	for _, l := range n.listeners {
+		if l.name != "metrics" { // probes go on being answered until the end
+			errs = append(errs, l.close(ctx))
+		}
+	}
+	if n.hub != nil {
+		n.hub.Drain(ctx, n.config.Shutdown.Grace/2)
+	}
+	if n.webhooks != nil {
+		errs = append(errs, n.finishWebhooks(ctx))
+	}
+	if n.transport != nil {
+		errs = append(errs, n.transport.Close())
+	}
+	n.background()
+	for _, l := range n.listeners {
+		errs = append(errs, l.close(ctx))
+	}
+	n.running.Wait()
+	if n.apps != nil {
+		n.apps.Wait()
+	}
+	if n.fabric != nil {
+		errs = append(errs, n.fabric.Close())
+	}
+	if n.engine != nil {
+		errs = append(errs, n.engine.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// finishWebhooks hands what is in memory to the queue and gives it a moment to be sent.
+func (n *Node) finishWebhooks(ctx context.Context) error {
+	if err := n.webhooks.Flush(ctx); err != nil {
+		return err
+	}
+	left, err := n.webhooks.Drain(ctx)
+	if left > 0 {
+		n.log.Info("webhooks are left for the next start", "batches", left)
+	}
+	return err
+}
+
+func (l *listener) close(ctx context.Context) error {
+	if l.server == nil {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("close %s: %w", l.name, err)
+		}
+		return nil
+	}
+	if err := l.server.Shutdown(ctx); err != nil {
+		_ = l.server.Close()
+		return fmt.Errorf("stop %s: %w", l.name, err)
+	}
+	return nil
+}

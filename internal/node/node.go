@@ -1,0 +1,305 @@
+// Package node is the composition root: it builds the parts of a node from its
+// configuration, starts them in order and stops them backwards. It is the only room that
+// knows all others, and nobody but the command imports it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/internal/engine"
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/fabric/memory"
+	natsfabric "github.com/parleyio/parley/internal/fabric/nats"
+	"github.com/parleyio/parley/internal/pusher"
+	"github.com/parleyio/parley/internal/pusher/admin"
+	"github.com/parleyio/parley/internal/pusher/api"
+	"github.com/parleyio/parley/internal/pusher/apps"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/internal/pusher/webhook"
+	"github.com/parleyio/parley/internal/ratelimit"
+	"github.com/parleyio/parley/internal/telemetry"
+	"github.com/parleyio/parley/internal/transport"
+)
+
+// Node is one running server.
+type Node struct {
+	config  config.Config
+	log     *slog.Logger
+	metrics *telemetry.Metrics
+	health  *telemetry.Health
+
+	engine    *engine.Engine // nil with the memory driver
+	fabric    fabric.Provider
+	apps      *apps.Registry
+	webhooks  *webhook.Emitter
+	transport *transport.Server
+	hub       *pusher.Hub
+	tls       *certificate // nil without TLS
+	listeners []*listener
+
+	// FirstApp is the app made because there was none, to be shown once; else nil.
+	FirstApp *apps.App
+
+	background context.CancelFunc // ends what runs beside the requests
+	running    sync.WaitGroup
+	failed     chan error
+}
+
+// Start builds and starts a node. When it fails, what it had started is stopped.
+func Start(ctx context.Context, c config.Config, log *slog.Logger) (*Node, error) {
+	n := &Node{
+		config:  c,
+		log:     log,
+		metrics: telemetry.NewMetrics(c.Metrics.Prefix, Version()),
+		failed:  make(chan error, 8),
+	}
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	n.background = cancel
+	if err := n.start(ctx, background); err != nil {
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Shutdown.Grace)
+		defer cancel()
+		return nil, errors.Join(err, n.Stop(stopping))
+	}
+	return n, nil
+}
+
+func (n *Node) start(ctx, background context.Context) error {
+	// Ports first: the commonest mistake is told before anything is touched.
+	if err := n.listen(); err != nil {
+		return err
+	}
+	if err := n.startStorage(ctx); err != nil {
+		return err
+	}
+	if err := n.startApps(ctx, background); err != nil {
+		return err
+	}
+	if err := n.startWebhooks(ctx, background); err != nil {
+		return err
+	}
+	if err := n.startHub(); err != nil {
+		return err
+	}
+	handler, err := n.handler()
+	if err != nil {
+		return err
+	}
+	n.serve(handler)
+	return nil
+}
+
+// startStorage starts what keeps apps and jobs.
+func (n *Node) startStorage(ctx context.Context) error {
+	if n.config.Fabric.Driver == "memory" {
+		n.fabric = memory.New()
+		return nil
+	}
+	started, err := engine.Start(ctx, engine.Options{
+		DataDir:    n.config.Node.DataDir,
+		Sync:       n.config.Engine.Sync,
+		ServerName: n.config.Node.Name,
+		Logger:     n.log.With("part", "engine"),
+	})
+	if err != nil {
+		return fmt.Errorf("start the engine: %w", err)
+	}
+	n.engine = started
+	conn, err := started.Connect("fabric")
+	if err != nil {
+		return fmt.Errorf("connect to the engine: %w", err)
+	}
+	n.fabric, err = natsfabric.New(conn, natsfabric.Options{Logger: n.log.With("part", "fabric")})
+	if err != nil {
+		return fmt.Errorf("open the fabric: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) startApps(ctx, background context.Context) error {
+	documents, err := n.fabric.Documents(ctx, "apps")
+	if err != nil {
+		return fmt.Errorf("open the app registry: %w", err)
+	}
+	static := make([]*apps.App, 0, len(n.config.Apps))
+	for _, app := range n.config.Apps {
+		static = append(static, apps.FromConfig(app))
+	}
+	n.apps = apps.New(static, documents, n.log.With("part", "apps"))
+	if err := n.apps.Start(background); err != nil {
+		return err
+	}
+	app, created, err := n.apps.EnsureDefault(ctx)
+	if err != nil {
+		return fmt.Errorf("create the first app: %w", err)
+	}
+	if created {
+		n.FirstApp = app
+	}
+	return nil
+}
+
+func (n *Node) startWebhooks(ctx, background context.Context) error {
+	c := n.config.Webhooks
+	options := webhook.Options{
+		BatchSize:     c.BatchSize,
+		BatchInterval: c.BatchInterval,
+		LeaveDebounce: c.LeaveDebounce,
+		MaxPending:    c.MaxPending,
+		Timeout:       c.Timeout,
+		Concurrency:   c.Concurrency,
+		RetryInitial:  c.RetryInitial,
+		RetryMax:      c.RetryMax,
+		RetryElapsed:  c.RetryElapsed,
+		MaxDead:       c.MaxDead,
+	}
+	queue, err := n.fabric.Queue(ctx, options.QueueConfig())
+	if err != nil {
+		return fmt.Errorf("open the webhook queue: %w", err)
+	}
+	n.webhooks = webhook.New(options, n.apps, queue, n.log.With("part", "webhooks"), n.metrics)
+	n.goes("webhooks", func() error { return n.webhooks.Run(background) })
+	return nil
+}
+
+// goes runs a part until the node stops; an error of it ends the node.
+func (n *Node) goes(part string, run func() error) {
+	n.running.Add(1)
+	go func() {
+		defer n.running.Done()
+		if err := run(); err != nil {
+			n.fail(fmt.Errorf("%s: %w", part, err))
+		}
+	}()
+}
+
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default: // several parts have failed already; the first says why
+	}
+}
+
+// Failed delivers the error of a part that stopped by itself.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+func (n *Node) startHub() error {
+	c := n.config
+	loops := c.Transport.EventLoops
+	if c.Transport.Mode == "goroutine" {
+		loops = -1
+	}
+	var err error
+	n.transport, err = transport.NewServer(transport.Options{
+		EventLoops:     loops,
+		MaxMessage:     c.Transport.MaxFrame,
+		MaxQueue:       c.Transport.MaxQueue,
+		MaxBacklog:     c.Transport.MaxBacklog,
+		Compression:    c.Transport.Compression,
+		Logger:         n.log.With("part", "transport"),
+		Dropped:        n.metrics.Drop,
+		OverflowCode:   protocol.CodeOverCapacity,
+		OverflowReason: "The connection is too slow",
+	})
+	if err != nil {
+		return fmt.Errorf("start the transport: %w", err)
+	}
+	if c.Transport.Mode == "event-loop" && n.transport.Mode() != c.Transport.Mode {
+		return errors.New("transport.mode is event-loop, which this platform does not have; set auto or goroutine")
+	}
+	metrics := pusher.NewMetrics(c.Metrics.Prefix, n.portLabel())
+	n.hub = pusher.NewHub(pusher.Options{
+		ActivityTimeout:           c.Channels.ActivityTimeout,
+		PongTimeout:               c.Channels.PongTimeout,
+		UserAuthenticationTimeout: c.Channels.UserAuthenticationTimeout,
+		MaxConnections:            c.Transport.MaxConnections,
+		CacheTTL:                  c.Cache.TTL,
+		CacheChannels:             c.Cache.MaxChannels,
+		Defaults:                  n.defaults(),
+		MaxSubscriptions:          c.Limits.MaxSubscriptionsPerConnection,
+		Logger:                    n.log.With("part", "hub"),
+		Metrics:                   metrics,
+	}, n.webhooks)
+	n.apps.OnChange(n.hub.AppChanged)
+	n.metrics.Register(metrics)
+	n.metrics.Gauge(c.Metrics.Prefix+"outgoing_bytes", "Bytes that wait to be written to clients.",
+		func() float64 { return float64(n.transport.Backlog()) })
+	return nil
+}
+
+func (n *Node) defaults() apps.Limits {
+	c := n.config
+	return apps.Limits{
+		MaxClientEventsPerSecond: c.Limits.MaxClientEventsPerSecond,
+		MaxPresenceMembers:       c.Presence.MaxMembers,
+		MaxPresenceMemberSize:    c.Presence.MaxMemberSize,
+		MaxChannelNameLength:     c.Limits.MaxChannelNameLength,
+		MaxEventChannels:         c.Limits.MaxEventChannels,
+		MaxEventNameLength:       c.Limits.MaxEventNameLength,
+		MaxEventPayload:          c.Limits.MaxEventPayload,
+		MaxEventBatch:            c.Limits.MaxEventBatch,
+	}
+}
+
+func (n *Node) portLabel() string { return strconv.Itoa(n.config.Port(n.config.Channels.Port)) }
+
+// handler builds what the channels port answers.
+func (n *Node) handler() (http.Handler, error) {
+	c := n.config
+	n.health = &telemetry.Health{
+		App: func(id string) bool { app, known := n.apps.ByID(id); return known && app.Enabled },
+		Log: n.log.With("part", "health"),
+	}
+	if n.engine != nil {
+		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: n.engine.Health}}
+	}
+	metrics := api.NewMetrics(c.Metrics.Prefix, n.portLabel())
+	n.metrics.Register(metrics)
+	limiter := func(limit int, window time.Duration) api.Limiter {
+		return ratelimit.NewKeyed[api.Address](limit, window, c.RateLimit.MaxTrackedPeers)
+	}
+	channels := api.New(api.Options{
+		PathPrefix:     c.Channels.PathPrefix,
+		MaxBody:        c.HTTP.MaxBody,
+		StrictProtocol: c.Channels.StrictProtocol,
+		Clients:        api.ClientAddress{Trusted: c.HTTP.TrustedProxies, Hops: c.HTTP.TrustHops},
+		APILimit:       limiter(c.RateLimit.APIRequests, c.RateLimit.APIWindow),
+		ConnectLimit:   limiter(c.RateLimit.Connects, c.RateLimit.ConnectsWindow),
+		Defaults:       n.defaults(),
+		Logger:         n.log.With("part", "api"),
+		Metrics:        metrics,
+		Draining:       n.health.Draining,
+	}, n.hub, n.apps, n.transport)
+	return n.routes(channels)
+}
+
+// Version is the version of the program, from the module or set by the linker.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// version is set by the linker: -X github.com/parleyio/parley/internal/node.version=v1.2.3
+var version string
+
+// adminToken returns the token of the administration API.
+func (n *Node) adminToken() (string, error) {
+	token, err := admin.LoadOrCreateToken(n.config.Node.DataDir, n.config.Admin.Token)
+	if err != nil {
+		return "", fmt.Errorf("prepare the administration token: %w", err)
+	}
+	return token, nil
+}

@@ -1,0 +1,273 @@
+// Package api is the HTTP side of the channels surface: the WebSocket entry point and
+// Pusher's REST API with Pusher's own answers.
+//
+// It may import the hub, the app registry's records and the transport. It must never
+// import the configuration or the composition root.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/parleyio/parley/internal/pusher"
+	"github.com/parleyio/parley/internal/pusher/apps"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/internal/ratelimit"
+	"github.com/parleyio/parley/internal/transport"
+)
+
+// Apps is what the API asks of the registry.
+type Apps interface {
+	ByID(id string) (*apps.App, bool)
+	ByKey(key string) (*apps.App, bool)
+}
+
+// Options configure a Server.
+type Options struct {
+	PathPrefix     string        // in front of /app and /apps; "/" for none
+	MaxBody        int64         // bytes of a request body
+	StrictProtocol bool          // refuse unknown protocol versions
+	BacklogTimeout time.Duration // how long a publisher waits for slow subscribers before 503
+	Clients        ClientAddress
+	APILimit       Limiter // requests by address
+	ConnectLimit   Limiter // connects by address
+	Defaults       apps.Limits
+	Logger         *slog.Logger
+	Metrics        *Metrics
+	// Draining tells whether the node is about to stop and takes nobody new.
+	Draining func() bool
+}
+
+// Limiter counts what one address does.
+type Limiter interface {
+	Limit() int // 0 for none
+	Allow(address Address, n int) ratelimit.Result
+}
+
+// Server answers the requests.
+type Server struct {
+	options   Options
+	hub       *pusher.Hub
+	apps      Apps
+	transport *transport.Server
+	mux       *http.ServeMux
+}
+
+// New returns the handler of the channels port.
+func New(options Options, hub *pusher.Hub, registry Apps, connections *transport.Server) *Server {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.Metrics == nil {
+		options.Metrics = NewMetrics("parley_", "0")
+	}
+	if options.BacklogTimeout == 0 {
+		options.BacklogTimeout = 5 * time.Second
+	}
+	if options.Draining == nil {
+		options.Draining = func() bool { return false }
+	}
+	s := &Server{options: options, hub: hub, apps: registry, transport: connections, mux: http.NewServeMux()}
+	s.routes(strings.TrimSuffix(options.PathPrefix, "/"))
+	return s
+}
+
+func (s *Server) routes(prefix string) {
+	s.mux.HandleFunc("GET "+prefix+"/app/{key}", s.connect)
+	s.mux.HandleFunc("GET "+prefix+"/app/{key}/{rest...}", s.connectElsewhere)
+	for pattern, h := range map[string]appHandler{
+		"POST /apps/{app}/events":                             s.postEvents,
+		"POST /apps/{app}/batch_events":                       s.postBatch,
+		"GET /apps/{app}/channels":                            s.getChannels,
+		"GET /apps/{app}/channels/{channel}":                  s.getChannel,
+		"GET /apps/{app}/channels/{channel}/users":            s.getUsers,
+		"POST /apps/{app}/users/{user}/terminate_connections": s.terminate,
+	} {
+		method, path, _ := strings.Cut(pattern, " ")
+		s.mux.Handle(method+" "+prefix+path, s.signed(h))
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// connect upgrades a client. Refusals are told after the upgrade, since a browser does not
+// show its page why a handshake failed.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	key := r.PathValue("key")
+	app, known := s.apps.ByKey(key)
+	var handler transport.Handler
+	switch refusal, fine := pusher.CheckVersion(r.URL.Query().Get("protocol")); {
+	case s.options.Draining():
+		handler = s.hub.Refuse("", pusher.Refusal{Code: protocol.CodeReconnect,
+			Reason: "The server is shutting down, connect again", Metric: "draining"})
+	case !s.allowConnect(r):
+		http.Error(w, "Too many connects from this address", http.StatusTooManyRequests)
+		return
+	case s.options.StrictProtocol && !fine:
+		handler = s.hub.Refuse("", refusal)
+	case !known:
+		handler = s.hub.RefuseUnknown(key)
+	default:
+		handler = s.hub.Connection(app, r.Header.Get("Origin"))
+	}
+	s.upgrade(w, r, handler)
+}
+
+func (s *Server) connectElsewhere(w http.ResponseWriter, r *http.Request) {
+	s.upgrade(w, r, s.hub.Refuse("", pusher.Refusal{Code: protocol.CodePathNotFound,
+		Reason: "Path not found", Metric: "path_not_found"}))
+}
+
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, handler transport.Handler) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, "This is a WebSocket endpoint", http.StatusUpgradeRequired)
+		return
+	}
+	if err := s.transport.Upgrade(w, r, handler); err != nil {
+		s.options.Metrics.upgradeErrors.Inc()
+		s.options.Logger.Debug("upgrade failed", "error", err)
+	}
+}
+
+func (s *Server) allowConnect(r *http.Request) bool {
+	return s.options.Metrics.limit("websocket_connect", s.options.ConnectLimit, s.options.Clients.Of(r)).OK
+}
+
+// request is a REST request whose signature was checked.
+type request struct {
+	*http.Request
+	app    *apps.App
+	limits apps.Limits
+	body   []byte
+}
+
+// appHandler answers a request; an error becomes its status and text.
+type appHandler func(r *request) (answer any, err error)
+
+// httpError is an error with the status it is answered with.
+type httpError struct {
+	status int
+	text   string
+}
+
+func (e *httpError) Error() string { return e.text }
+
+func fail(status int, format string, args ...any) error {
+	return &httpError{status, fmt.Sprintf(format, args...)}
+}
+
+// signed wraps a handler with what all REST requests share: limits, the app, the signature.
+func (s *Server) signed(h appHandler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		app, known := s.apps.ByID(r.PathValue("app"))
+		if !known {
+			app = nil
+		}
+		status, answer := s.answer(w, r, app, h)
+		w.Header().Set("Content-Type", contentType(status))
+		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+		w.WriteHeader(status)
+		_, _ = w.Write(answer) // the client is gone; nobody is left to tell
+		s.options.Metrics.answered(app, status, len(answer))
+	})
+}
+
+func contentType(status int) string {
+	if status == http.StatusOK {
+		return "application/json"
+	}
+	return "text/plain; charset=utf-8"
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (status int, body []byte) {
+	result, err := s.handle(w, r, app, h)
+	if err == nil {
+		if body, err = encode(result); err == nil {
+			return http.StatusOK, body
+		}
+	}
+	var known *httpError
+	if errors.As(err, &known) {
+		return known.status, []byte(known.text + "\n")
+	}
+	s.options.Logger.Error("request failed", "path", r.URL.Path, "error", err)
+	return http.StatusInternalServerError, []byte("Internal error\n")
+}
+
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (any, error) {
+	limited := s.options.Metrics.limit("api", s.options.APILimit, s.options.Clients.Of(r))
+	if err := tellLimit(w, s.options.APILimit.Limit(), limited); err != nil {
+		return nil, err
+	}
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if app == nil {
+		return nil, fail(http.StatusNotFound, "Unknown app")
+	}
+	s.options.Metrics.called(app, len(body))
+	if err := verify(r, body, app, time.Now()); err != nil {
+		return nil, err
+	}
+	if !app.Enabled {
+		return nil, fail(http.StatusForbidden, "The app is disabled")
+	}
+	if r.Method == http.MethodGet {
+		limit, result := s.hub.AllowRead(app)
+		if err := tellLimit(w, limit, result); err != nil {
+			s.options.Metrics.quotaExceeded("read_requests")
+			return nil, err
+		}
+	}
+	return h(&request{r, app, app.Limits.WithDefaults(s.options.Defaults), body})
+}
+
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.MaxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, fail(http.StatusRequestEntityTooLarge, "The body is over %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return nil, fail(http.StatusBadRequest, "The body could not be read")
+	}
+	return body, nil
+}
+
+// tellLimit sets the headers of a rate limit and refuses what is over it.
+func tellLimit(w http.ResponseWriter, limit int, result ratelimit.Result) error {
+	if limit <= 0 {
+		return nil
+	}
+	header := w.Header()
+	reset := strconv.Itoa(int((result.ResetAfter + time.Second - 1) / time.Second))
+	header.Set("X-RateLimit-Limit", strconv.Itoa(limit))
+	header.Set("X-RateLimit-Remaining", strconv.Itoa(result.Remaining))
+	header.Set("X-RateLimit-Reset", reset)
+	if result.OK {
+		return nil
+	}
+	header.Set("Retry-After", reset)
+	return fail(http.StatusTooManyRequests, "Too many requests, the limit is %d", limit)
+}
+
+// waitBacklog slows a publisher while subscribers cannot keep up.
+func (s *Server) waitBacklog(r *request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), s.options.BacklogTimeout)
+	defer cancel()
+	if err := s.transport.WaitBacklog(ctx); err != nil {
+		s.options.Metrics.overloaded.Inc()
+		return fail(http.StatusServiceUnavailable, "Subscribers cannot keep up, try again later")
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/parleyio/parley/internal/pusher"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+)
+
+// info is a set of channel attributes that a request asks for.
+type info uint8
+
+const (
+	infoUserCount info = 1 << iota
+	infoSubscriptionCount
+	infoCache
+)
+
+// channelAttributes are those asked for of one channel.
+type channelAttributes struct {
+	Occupied          *bool        `json:"occupied,omitempty"`
+	UserCount         *int         `json:"user_count,omitempty"`
+	SubscriptionCount *int         `json:"subscription_count,omitempty"`
+	Cache             *cachedEvent `json:"cache,omitempty"`
+}
+
+type cachedEvent struct {
+	Data string `json:"data"`
+	TTL  int    `json:"ttl"` // seconds
+}
+
+// parseInfo reads a list of attribute names; unknown ones are ignored, as at Pusher.
+func parseInfo(list string) (set info) {
+	for name := range strings.SplitSeq(list, ",") {
+		switch strings.TrimSpace(name) {
+		case "user_count":
+			set |= infoUserCount
+		case "subscription_count":
+			set |= infoSubscriptionCount
+		case "cache":
+			set |= infoCache
+		}
+	}
+	return set
+}
+
+// checkChannels refuses user_count for channels that have no users.
+func (i info) checkChannels(channels []string) error {
+	if i&infoUserCount == 0 {
+		return nil
+	}
+	for _, channel := range channels {
+		if !protocol.KindOf(channel).Has(protocol.Presence) {
+			return fail(http.StatusBadRequest, "user_count is only known for presence channels")
+		}
+	}
+	return nil
+}
+
+func (s *Server) attributes(r *request, channel string, asked info) channelAttributes {
+	return s.describe(r, s.hub.Channel(r.app, channel), asked)
+}
+
+func (s *Server) describe(r *request, c pusher.ChannelInfo, asked info) channelAttributes {
+	var a channelAttributes
+	if asked&infoUserCount != 0 {
+		a.UserCount = &c.Users
+	}
+	if asked&infoSubscriptionCount != 0 {
+		a.SubscriptionCount = &c.Subscriptions
+	}
+	if asked&infoCache != 0 {
+		if data, ttl, ok := s.hub.Cached(r.app, c.Channel); ok {
+			a.Cache = &cachedEvent{data, int(ttl / time.Second)}
+		}
+	}
+	return a
+}
+
+// infoOf reads the info parameter, which libraries send as one list or as an array.
+func infoOf(r *request) info {
+	query := r.URL.Query()
+	return parseInfo(strings.Join(append(query["info"], query["info[]"]...), ","))
+}
+
+func (s *Server) getChannels(r *request) (any, error) {
+	asked := infoOf(r)
+	prefix := r.URL.Query().Get("filter_by_prefix")
+	if asked&infoUserCount != 0 && !strings.HasPrefix(prefix, "presence-") {
+		return nil, fail(http.StatusBadRequest, "user_count needs filter_by_prefix to begin with presence-")
+	}
+	answer := published{Channels: make(map[string]channelAttributes)}
+	for _, c := range s.hub.Channels(r.app, prefix) {
+		answer.Channels[c.Channel] = s.describe(r, c, asked)
+	}
+	return answer, nil
+}
+
+func (s *Server) getChannel(r *request) (any, error) {
+	channel, err := r.channel()
+	if err != nil {
+		return nil, err
+	}
+	asked := infoOf(r)
+	if err := asked.checkChannels([]string{channel}); err != nil {
+		return nil, err
+	}
+	if asked&infoCache != 0 && !protocol.KindOf(channel).Has(protocol.Cached) {
+		return nil, fail(http.StatusBadRequest, "cache is only known for cache channels")
+	}
+	c := s.hub.Channel(r.app, channel)
+	answer := s.describe(r, c, asked)
+	occupied := c.Subscriptions > 0
+	answer.Occupied = &occupied
+	return answer, nil
+}
+
+func (s *Server) getUsers(r *request) (any, error) {
+	channel, err := r.channel()
+	if err != nil {
+		return nil, err
+	}
+	if !protocol.KindOf(channel).Has(protocol.Presence) {
+		return nil, fail(http.StatusBadRequest, "Users are only known for presence channels")
+	}
+	type user struct {
+		ID string `json:"id"`
+	}
+	users := []user{}
+	for _, m := range s.hub.Members(r.app, channel) {
+		users = append(users, user{m.UserID})
+	}
+	return map[string]any{"users": users}, nil
+}
+
+func (s *Server) terminate(r *request) (any, error) {
+	s.hub.Terminate(r.app, r.PathValue("user"))
+	return struct{}{}, nil
+}
+
+func (r *request) channel() (string, error) {
+	channel := r.PathValue("channel")
+	if !protocol.ValidChannel(channel, r.maxChannelName(channel)) {
+		return "", fail(http.StatusBadRequest, "Invalid channel name: %.80q", channel)
+	}
+	return channel, nil
+}

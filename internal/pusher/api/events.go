@@ -1,0 +1,207 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/parleyio/parley/internal/pusher"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+)
+
+// event is the body of POST /events and one element of a batch.
+type event struct {
+	Name     string          `json:"name"`
+	Data     json.RawMessage `json:"data"`
+	Channels []string        `json:"channels"`
+	Channel  string          `json:"channel"`
+	SocketID string          `json:"socket_id"`
+	Info     string          `json:"info"`
+}
+
+// published is the answer to an event that asked for info.
+type published struct {
+	Channels map[string]channelAttributes `json:"channels"`
+}
+
+func (s *Server) postEvents(r *request) (any, error) {
+	var e event
+	if err := decode(r.body, &e); err != nil {
+		return nil, err
+	}
+	channels := e.Channels
+	if e.Channel != "" {
+		channels = append(channels, e.Channel)
+	}
+	data, err := r.checkEvent(e, channels)
+	if err != nil {
+		return nil, err
+	}
+	info := parseInfo(e.Info) &^ infoCache
+	if err := info.checkChannels(channels); err != nil {
+		return nil, err
+	}
+	if err := s.admitEvents(r, len(channels)); err != nil {
+		return nil, err
+	}
+	for _, channel := range channels {
+		s.hub.Publish(r.app, pusher.Event{Name: e.Name, Data: data, Channel: channel, SocketID: e.SocketID})
+	}
+	if info == 0 {
+		return struct{}{}, nil
+	}
+	answer := published{Channels: make(map[string]channelAttributes, len(channels))}
+	for _, channel := range channels {
+		answer.Channels[channel] = s.attributes(r, channel, info)
+	}
+	return answer, nil
+}
+
+func (s *Server) postBatch(r *request) (any, error) {
+	var body struct {
+		Batch []event `json:"batch"`
+	}
+	if err := decode(r.body, &body); err != nil {
+		return nil, err
+	}
+	if len(body.Batch) > r.limits.MaxEventBatch {
+		return nil, fail(http.StatusBadRequest, "The batch has %d events, the limit is %d", len(body.Batch), r.limits.MaxEventBatch)
+	}
+	events := make([]pusher.Event, len(body.Batch))
+	infos := make([]info, len(body.Batch))
+	asked := false
+	for i, e := range body.Batch {
+		channels := []string{e.Channel}
+		data, err := r.checkEvent(e, channels)
+		if err != nil {
+			return nil, err
+		}
+		infos[i] = parseInfo(e.Info) &^ infoCache
+		if err := infos[i].checkChannels(channels); err != nil {
+			return nil, err
+		}
+		asked = asked || infos[i] != 0
+		events[i] = pusher.Event{Name: e.Name, Data: data, Channel: e.Channel, SocketID: e.SocketID}
+	}
+	if err := s.admitEvents(r, len(events)); err != nil {
+		return nil, err
+	}
+	for _, e := range events {
+		s.hub.Publish(r.app, e)
+	}
+	if !asked {
+		return struct{}{}, nil
+	}
+	answer := struct {
+		Batch []channelAttributes `json:"batch"`
+	}{make([]channelAttributes, len(events))}
+	for i, e := range events {
+		answer.Batch[i] = s.attributes(r, e.Channel, infos[i])
+	}
+	return answer, nil
+}
+
+// admitEvents applies the app's quota and waits for slow subscribers.
+func (s *Server) admitEvents(r *request, n int) error {
+	limit, result := s.hub.AllowEvents(r.app, n)
+	if limit > 0 && !result.OK {
+		s.options.Metrics.quotaExceeded("backend_events")
+		return fail(http.StatusTooManyRequests, "The app may publish %d events a second", limit)
+	}
+	return s.waitBacklog(r)
+}
+
+// checkEvent applies the limits and returns the event's data as the string that clients
+// get.
+func (r *request) checkEvent(e event, channels []string) (data string, err error) {
+	switch {
+	case e.Name == "":
+		return "", fail(http.StatusBadRequest, "name is missing")
+	case len(e.Name) > r.limits.MaxEventNameLength:
+		return "", fail(http.StatusBadRequest, "The event name is longer than %d characters", r.limits.MaxEventNameLength)
+	case strings.HasPrefix(e.Name, "pusher:"), strings.HasPrefix(e.Name, "pusher_internal:"):
+		return "", fail(http.StatusBadRequest, "Event names that begin with pusher: or pusher_internal: are reserved")
+	case len(channels) == 0:
+		return "", fail(http.StatusBadRequest, "channels is missing")
+	case len(channels) > r.limits.MaxEventChannels:
+		return "", fail(http.StatusBadRequest, "The event has %d channels, the limit is %d", len(channels), r.limits.MaxEventChannels)
+	case e.SocketID != "" && !protocol.ValidSocketID(e.SocketID):
+		return "", fail(http.StatusBadRequest, "socket_id is not valid")
+	}
+	for _, channel := range channels {
+		if !protocol.ValidChannel(channel, r.maxChannelName(channel)) {
+			return "", fail(http.StatusBadRequest, "Invalid channel name: %.80q", channel)
+		}
+		if len(channels) > 1 && protocol.KindOf(channel).Has(protocol.Encrypted) {
+			return "", fail(http.StatusBadRequest, "An event for an encrypted channel can have only that one channel")
+		}
+	}
+	if data, err = dataText(e.Data); err != nil {
+		return "", err
+	}
+	if int64(len(data)) > r.limits.MaxEventPayload {
+		return "", fail(http.StatusRequestEntityTooLarge, "The data is over %d bytes", r.limits.MaxEventPayload)
+	}
+	return data, nil
+}
+
+// maxChannelName is the limit for a name; server libraries do not check a user's channel.
+func (r *request) maxChannelName(channel string) int {
+	if strings.HasPrefix(channel, protocol.UserChannelPrefix) {
+		return len(protocol.UserChannelPrefix) + r.limits.MaxChannelNameLength
+	}
+	return r.limits.MaxChannelNameLength
+}
+
+// dataText returns data as a string: its value, or the JSON of anything else, since some
+// libraries send an object.
+func dataText(raw json.RawMessage) (string, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return "", fail(http.StatusBadRequest, "data is missing")
+	}
+	if raw[0] != '"' {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, raw); err != nil {
+			return "", fail(http.StatusBadRequest, "data is not valid JSON")
+		}
+		return compact.String(), nil
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return "", fail(http.StatusBadRequest, "data is not valid JSON")
+	}
+	return text, nil
+}
+
+// decode reads a JSON body strictly enough to tell its writer what is wrong.
+func decode(body []byte, v any) error {
+	if !utf8.Valid(body) {
+		return fail(http.StatusBadRequest, "The body is not valid UTF-8")
+	}
+	if err := protocol.CheckDepth(body); err != nil {
+		return fail(http.StatusBadRequest, "The body is not valid: %v", err)
+	}
+	err := json.Unmarshal(body, v)
+	var typeError *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &typeError) && typeError.Field != "":
+		return fail(http.StatusBadRequest, "%s has the wrong type, it must be %s", typeError.Field, typeError.Type)
+	case err != nil:
+		return fail(http.StatusBadRequest, "The body is not valid JSON")
+	}
+	return nil
+}
+
+// encode writes an answer without escaping characters that only matter inside HTML.
+func encode(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	encoder := json.NewEncoder(&buf)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}

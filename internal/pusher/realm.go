@@ -1,0 +1,117 @@
+package pusher
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/parleyio/parley/internal/pusher/apps"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/internal/pusher/webhook"
+	"github.com/parleyio/parley/internal/transport/websocket"
+)
+
+// realm is the live state of one app on this node.
+type realm struct {
+	hub    *Hub
+	id     string
+	app    atomic.Pointer[apps.App]
+	policy atomic.Pointer[protocol.Policy]
+	rooms  roomTable
+	users  users
+	stats  stats
+
+	mu      sync.RWMutex
+	clients map[string]*client // by socket id
+
+	backendEvents rate // against MaxBackendEventsPerSecond
+	readRequests  rate // against MaxReadRequestsPerSecond
+}
+
+func newRealm(h *Hub, app *apps.App) *realm {
+	r := &realm{hub: h, id: app.ID, clients: make(map[string]*client)}
+	r.rooms.init()
+	r.users.init()
+	r.setApp(app)
+	return r
+}
+
+func (r *realm) setApp(app *apps.App) {
+	limits := app.Limits.WithDefaults(r.hub.options.Defaults)
+	r.app.Store(app)
+	r.policy.Store(&protocol.Policy{
+		Key:                      app.Key,
+		Secret:                   app.Secret,
+		ClientEvents:             app.EnableClientMessages,
+		UserAuthentication:       app.EnableUserAuthentication,
+		Watchlist:                app.EnableWatchlistEvents,
+		MaxChannelName:           limits.MaxChannelNameLength,
+		MaxSubscriptions:         r.hub.options.MaxSubscriptions,
+		MaxEventName:             limits.MaxEventNameLength,
+		MaxEventPayload:          int(limits.MaxEventPayload),
+		MaxClientEventsPerSecond: limits.MaxClientEventsPerSecond,
+		MaxMembers:               limits.MaxPresenceMembers,
+		MaxMemberSize:            int(limits.MaxPresenceMemberSize),
+	})
+}
+
+// add counts a client against the app's quota and reports whether it fits.
+func (r *realm) add(c *client) bool {
+	max := r.app.Load().Limits.MaxConnections
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if max > 0 && len(r.clients) >= max {
+		return false
+	}
+	r.clients[c.session.ID] = c
+	return true
+}
+
+func (r *realm) remove(c *client) {
+	r.mu.Lock()
+	delete(r.clients, c.session.ID)
+	r.mu.Unlock()
+}
+
+func (r *realm) client(socketID string) *client {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.clients[socketID]
+}
+
+func (r *realm) connections() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.clients)
+}
+
+func (r *realm) list() []*client {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	list := make([]*client, 0, len(r.clients))
+	for _, c := range r.clients {
+		list = append(list, c)
+	}
+	return list
+}
+
+func (r *realm) closeAll(code int, reason string) {
+	for _, c := range r.list() {
+		c.fail(code, reason)
+	}
+}
+
+// emit reports an event to the app's webhooks. What happens on a user's own channel is
+// nobody's business but the server's.
+func (r *realm) emit(room *room, event webhook.Event) {
+	if room.Kind.Has(protocol.UserOnly) {
+		return
+	}
+	r.hub.webhooks.Emit(r.id, event)
+}
+
+// broadcast queues a frame for a room's subscribers and counts it. The room is locked.
+func (r *realm) broadcast(room *room, frame *websocket.Frame, except *protocol.Session) int {
+	sent := room.Broadcast(frame, except)
+	r.stats.sent(sent, sent*frame.Size())
+	return sent
+}

@@ -1,0 +1,109 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// checkTimeout bounds one health check: a load balancer waits for the answer.
+const checkTimeout = 2 * time.Second
+
+// Check is one part that a node needs.
+type Check struct {
+	Name     string
+	Critical bool // without it the node cannot serve; otherwise it serves less
+	Probe    func(ctx context.Context) error
+}
+
+// Health answers whether the node lives, may get traffic, and is well.
+type Health struct {
+	Checks []Check
+	// App tells whether an app exists and is enabled, for /up/{app}.
+	App func(id string) bool
+	Log *slog.Logger
+
+	draining atomic.Bool
+}
+
+// Drain takes the node out of rotation: /ready and /up answer 503 from now on.
+func (h *Health) Drain() { h.draining.Store(true) }
+
+// Draining tells whether Drain was called.
+func (h *Health) Draining() bool { return h.draining.Load() }
+
+// Register adds the health endpoints to mux, below prefix.
+func (h *Health) Register(mux *http.ServeMux, prefix string, usage bool) {
+	mux.HandleFunc("GET "+prefix+"/live", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "OK") })
+	mux.HandleFunc("GET "+prefix+"/ready", h.up)
+	mux.HandleFunc("GET "+prefix+"/up", h.up)
+	mux.HandleFunc("GET "+prefix+"/up/{app}", h.upApp)
+	if usage {
+		mux.HandleFunc("GET "+prefix+"/usage", serveUsage)
+	}
+}
+
+func say(w http.ResponseWriter, status int, word string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Health-Check", word)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(word)) // the prober is gone; nobody is left to tell
+}
+
+func (h *Health) up(w http.ResponseWriter, r *http.Request) {
+	status, word := h.state(r.Context())
+	say(w, status, word)
+}
+
+func (h *Health) upApp(w http.ResponseWriter, r *http.Request) {
+	if !h.App(r.PathValue("app")) {
+		say(w, http.StatusNotFound, "NOT_FOUND")
+		return
+	}
+	h.up(w, r)
+}
+
+func (h *Health) state(ctx context.Context) (status int, word string) {
+	if h.Draining() {
+		return http.StatusServiceUnavailable, "DRAINING"
+	}
+	status, word = http.StatusOK, "OK"
+	for _, check := range h.Checks {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		err := check.Probe(ctx)
+		cancel()
+		if err == nil {
+			continue
+		}
+		h.Log.Warn("health check failed", "check", check.Name, "error", err)
+		if check.Critical {
+			return http.StatusServiceUnavailable, "ERROR"
+		}
+		word = "DEGRADED"
+	}
+	return status, word
+}
+
+// memoryUsage is the answer of /usage in the shape that Sockudo and soketi give. Free and
+// total are those of the Go heap, the part of memory this process decides about.
+type memoryUsage struct {
+	Free    uint64  `json:"free"`
+	Used    uint64  `json:"used"`
+	Total   uint64  `json:"total"`
+	Percent float64 `json:"percent"`
+}
+
+func serveUsage(w http.ResponseWriter, _ *http.Request) {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	usage := memoryUsage{Used: stats.HeapInuse + stats.StackInuse, Total: stats.Sys}
+	usage.Free = usage.Total - min(usage.Used, usage.Total)
+	usage.Percent = 100 * float64(usage.Used) / float64(max(1, usage.Total))
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]memoryUsage{"memory": usage}) // the client is gone
+}

@@ -1,0 +1,88 @@
+// Package telemetry is how a node tells what it does: its log, its metrics, its health.
+//
+// It may import the Prometheus client and the standard library. It must never import
+// another room of Parley: everybody reports to it.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// NewLogger returns a logger that writes to w; level and format are values of the options
+// log.level and log.format.
+func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var threshold slog.Level
+	if err := threshold.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: %w", level, err)
+	}
+	options := &slog.HandlerOptions{Level: threshold}
+	if strings.EqualFold(format, "json") {
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}
+
+// Metrics is the node's registry of metric families.
+type Metrics struct {
+	registry *prometheus.Registry
+	dropped  *prometheus.CounterVec
+	webhooks *prometheus.CounterVec
+}
+
+// NewMetrics returns a registry with the families of the process and the Go runtime, under
+// their standard names, and those of losses under prefix.
+func NewMetrics(prefix, version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "dropped_total",
+			Help: "What was lost or refused, by reason.",
+		}, []string{"reason"}),
+		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "webhook_events_total",
+			Help: "Webhook events by the result of each attempt to deliver them.",
+		}, []string{"result"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        prefix + "build_info",
+		Help:        "Always 1; the labels tell what runs.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
+	build.Set(1)
+	m.Register(m.dropped, m.webhooks, build,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Register adds families. Two of one name are a mistake of the program.
+func (m *Metrics) Register(families ...prometheus.Collector) { m.registry.MustRegister(families...) }
+
+// Gauge adds a gauge that is read when somebody scrapes.
+func (m *Metrics) Gauge(name, help string, read func() float64) {
+	m.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+}
+
+// Drop counts one loss under its reason, a fixed name. Every loss anywhere goes through it.
+func (m *Metrics) Drop(reason string) { m.dropped.WithLabelValues(reason).Inc() }
+
+// Sent counts webhook events by the result of an attempt.
+func (m *Metrics) Sent(result string, n int) { m.webhooks.WithLabelValues(result).Add(float64(n)) }
+
+// Dropped counts n lost webhook events.
+func (m *Metrics) Dropped(reason string, n int) {
+	m.dropped.WithLabelValues("webhook_" + reason).Add(float64(n))
+}
+
+// Handler serves the families in Prometheus' text form.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}

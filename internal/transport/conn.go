@@ -1,0 +1,299 @@
+package transport
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyio/parley/internal/transport/websocket"
+)
+
+// Handler is what a surface does with one connection. Open, Message and Closed are called
+// one at a time and in order, on the connection's event loop or goroutine: they must not
+// wait. Expired is called on the timers' goroutine and may run beside them.
+type Handler interface {
+	// Open is called once, before any message.
+	Open(c *Conn)
+	// Message is called for each text message. It is valid only during the call.
+	Message(c *Conn, text []byte)
+	// Expired is called when the timer of SetTimer goes off.
+	Expired(c *Conn)
+	// Closed is called once at the end, whoever closed. After it nothing is called.
+	Closed(c *Conn)
+}
+
+// Conn is one upgraded connection. Its methods may be called from any goroutine.
+type Conn struct {
+	server  *Server
+	handler Handler
+	link    link
+
+	lastInbound atomic.Int64 // wheel tick of the last bytes from the peer
+	timer       wheelTimer   // owned by the wheel
+
+	// mu guards the following fields.
+	mu        sync.Mutex
+	queue     *outgoing // attached only while frames wait
+	state     connState
+	scheduled bool // the link was told that frames wait
+	inHandler bool // the loop is in a handler of this Conn and flushes after it
+	deflate   bool // permessage-deflate was negotiated; set before use, then constant
+
+	decoder websocket.Decoder // used by the connection's loop or goroutine only
+	handed  int64             // bytes that the link took and has not written; loop only
+}
+
+type connState uint8
+
+const (
+	stateOpen    connState = iota
+	stateClosing           // our close frame waits or was sent; the peer may still answer
+	stateEnding            // to be cut as soon as what waits is written
+	stateClosed
+)
+
+// link is a connection's socket: in an event loop or with a goroutine.
+type link interface {
+	// schedule arranges for Conn.take to be called and its frames to be written, soon, on
+	// the link's own goroutine. It is called with Conn.mu held.
+	schedule(c *Conn)
+	// cut closes the socket, soon; Handler.Closed follows.
+	cut(c *Conn)
+}
+
+// outgoing is a queue of frames.
+type outgoing struct {
+	frames []*websocket.Frame
+	bytes  int64
+}
+
+var outgoingPool = sync.Pool{New: func() any { return &outgoing{frames: make([]*websocket.Frame, 0, 8)} }}
+
+// maxPooledFrames keeps one burst from holding a large queue for ever.
+const maxPooledFrames = 1024
+
+func releaseOutgoing(q *outgoing) {
+	if cap(q.frames) > maxPooledFrames {
+		return
+	}
+	clear(q.frames)
+	q.frames, q.bytes = q.frames[:0], 0
+	outgoingPool.Put(q)
+}
+
+// Send queues a frame and returns; it never waits for the peer. It returns false when the
+// connection is closing, or when the frame did not fit its queue, which closes it.
+func (c *Conn) Send(f *websocket.Frame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen {
+		return false
+	}
+	if c.queue != nil && c.queue.bytes+int64(f.Size()) > c.server.options.MaxQueue {
+		c.overflow()
+		return false
+	}
+	c.enqueue(f)
+	return true
+}
+
+// enqueue appends f; c.mu is held.
+func (c *Conn) enqueue(f *websocket.Frame) {
+	if c.queue == nil {
+		c.queue = outgoingPool.Get().(*outgoing)
+	}
+	size := int64(f.Size())
+	c.queue.frames = append(c.queue.frames, f)
+	c.queue.bytes += size
+	c.server.backlog.add(size)
+	if !c.scheduled && !c.inHandler {
+		c.scheduled = true
+		c.link.schedule(c)
+	}
+}
+
+// overflow gives up a consumer that is too slow: what waits is dropped, since the peer has
+// to fetch the present state anyway when it comes back. c.mu is held.
+func (c *Conn) overflow() {
+	c.server.options.Dropped(DropSlowConsumer)
+	if c.queue != nil {
+		c.server.backlog.add(-c.queue.bytes)
+		clear(c.queue.frames)
+		c.queue.frames, c.queue.bytes = c.queue.frames[:0], 0
+	}
+	c.close(c.server.options.OverflowCode, c.server.options.OverflowReason)
+}
+
+// Close sends a close frame behind what waits and cuts the connection when the peer has
+// answered, at the latest after CloseTimeout. Further calls do nothing.
+func (c *Conn) Close(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateOpen {
+		c.close(code, reason)
+	}
+}
+
+func (c *Conn) close(code int, reason string) {
+	c.state = stateClosing
+	c.enqueue(websocket.NewCloseFrame(code, reason))
+	c.server.wheel.set(c, c.server.options.CloseTimeout)
+}
+
+// Cut closes the socket without a close frame.
+func (c *Conn) Cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateClosed {
+		c.state = stateEnding
+		c.link.cut(c)
+	}
+}
+
+// SetTimer has Handler.Expired called once after d, to the precision of 100 ms; 0 disarms.
+func (c *Conn) SetTimer(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateOpen {
+		c.server.wheel.set(c, d)
+	}
+}
+
+// Idle returns how long nothing came from the peer, to the precision of 100 ms.
+func (c *Conn) Idle() time.Duration {
+	return time.Duration(c.server.wheel.now.Load()-c.lastInbound.Load()) * wheelTick
+}
+
+// expired is called by the wheel.
+func (c *Conn) expired() {
+	c.mu.Lock()
+	state := c.state
+	c.mu.Unlock()
+	switch state {
+	case stateOpen:
+		c.handler.Expired(c)
+	case stateClosing, stateEnding:
+		c.link.cut(c)
+	}
+}
+
+// open starts the conversation; the link calls it once, on its goroutine.
+func (c *Conn) open(early []byte) {
+	c.lastInbound.Store(c.server.wheel.now.Load())
+	c.setInHandler(true)
+	c.handler.Open(c)
+	c.setInHandler(false)
+	if len(early) > 0 {
+		c.receive(early)
+	}
+}
+
+func (c *Conn) setInHandler(in bool) {
+	c.mu.Lock()
+	c.inHandler = in
+	c.mu.Unlock()
+}
+
+// receive takes bytes from the peer, which it may change. The link must flush afterwards:
+// replies are not scheduled while the handler runs.
+func (c *Conn) receive(data []byte) {
+	c.lastInbound.Store(c.server.wheel.now.Load())
+	c.mu.Lock()
+	c.inHandler = true
+	ended := c.state >= stateEnding
+	c.mu.Unlock()
+	defer c.setInHandler(false)
+	if ended {
+		return // after its close frame or a violation a peer has nothing more to say
+	}
+	rules := c.server.rules
+	rules.Compression = c.deflate
+	err := c.decoder.Feed(data, rules, c.message)
+	if err == nil {
+		return
+	}
+	var violation *websocket.Error
+	if errors.As(err, &violation) {
+		c.server.options.Dropped(violation.Cause)
+		c.end(violation.Code, violation.Detail)
+	}
+	c.decoder = websocket.Decoder{}
+}
+
+// errEnded stops the decoder after the peer's close frame.
+var errEnded = errors.New("closed by peer")
+
+func (c *Conn) message(op websocket.Opcode, payload []byte) error {
+	switch op {
+	case websocket.Close:
+		code, _ := websocket.ParseClose(payload)
+		if code == noStatus {
+			code = websocket.CodeNormal
+		}
+		c.end(code, "")
+		return errEnded
+	case websocket.Ping:
+		c.Send(websocket.NewControlFrame(websocket.Pong, payload))
+		return nil
+	case websocket.Pong:
+		return nil
+	case websocket.Binary:
+		c.server.options.Dropped(DropBinary)
+		c.end(closeUnsupportedData, "binary messages are not supported")
+		return errEnded
+	}
+	c.mu.Lock()
+	open := c.state == stateOpen
+	c.mu.Unlock()
+	if open {
+		c.handler.Message(c, payload)
+	}
+	return nil
+}
+
+const (
+	noStatus             = 1005
+	closeUnsupportedData = 1003
+)
+
+// end answers the peer's close frame or violation and cuts once the answer is written.
+func (c *Conn) end(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateOpen {
+		c.close(code, reason)
+	}
+	if c.state == stateClosing {
+		c.state = stateEnding
+		if !c.scheduled && !c.inHandler {
+			c.scheduled = true
+			c.link.schedule(c)
+		}
+	}
+}
+
+// take hands the waiting frames to the link, which gives the queue back with
+// releaseOutgoing, and tells whether to cut after writing them.
+func (c *Conn) take() (q *outgoing, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q, c.queue = c.queue, nil
+	c.scheduled = false
+	return q, c.state == stateEnding
+}
+
+// closed ends the conversation; the link calls it once, on its goroutine.
+func (c *Conn) closed() {
+	c.mu.Lock()
+	c.state = stateClosed
+	if c.queue != nil {
+		c.server.backlog.add(-c.queue.bytes)
+		releaseOutgoing(c.queue)
+		c.queue = nil
+	}
+	c.server.wheel.set(c, 0)
+	c.mu.Unlock()
+	c.server.count.Add(-1)
+	c.handler.Closed(c)
+}

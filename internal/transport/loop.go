@@ -1,0 +1,286 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+)
+
+// eventLoops is the gnet engine that plain connections live in.
+type eventLoops struct {
+	gnet.BuiltinEventEngine
+	server *Server
+	client *gnet.Client
+
+	mu    sync.Mutex
+	loops map[gnet.EventLoop]*loop
+
+	quit chan struct{}
+	done chan struct{}
+}
+
+// loop is the part of an event loop that Parley adds: the list of connections with frames
+// to write.
+type loop struct {
+	events gnet.EventLoop
+
+	mu        sync.Mutex
+	dirty     []*Conn // connections whose queue waits to be written
+	scheduled bool    // a pass over dirty was asked for
+
+	// The following are used on the loop only.
+	spare   []*Conn  // the list of the last pass, for the next
+	vectors [][]byte // scratch of one Writev
+
+	backlogMu sync.Mutex
+	blocked   map[*Conn]struct{} // connections whose socket did not take everything
+}
+
+// loopLink is a Conn's socket in a loop.
+type loopLink struct {
+	loop *loop
+	conn gnet.Conn
+}
+
+// blockedInterval is how often connections are looked at whose socket was full: gnet writes
+// the rest by itself and does not say when it is done.
+const blockedInterval = 10 * time.Millisecond
+
+// maxVectors is the kernel's limit for one writev (IOV_MAX).
+const maxVectors = 1024
+
+// readBuffer is the bytes read at once; one buffer a loop, not a connection.
+const readBuffer = 64 << 10
+
+func startEventLoops(s *Server, n int) (*eventLoops, error) {
+	e := &eventLoops{
+		server: s,
+		loops:  make(map[gnet.EventLoop]*loop),
+		quit:   make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	client, err := gnet.NewClient(e,
+		gnet.WithNumEventLoop(n),
+		gnet.WithReadBufferCap(readBuffer),
+		gnet.WithLogger(gnetLogger{s.options.Logger}),
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("prepare event loops: %w", err)
+	}
+	if err := client.Start(); err != nil {
+		return nil, fmt.Errorf("start event loops: %w", err)
+	}
+	e.client = client
+	go e.sweep()
+	return e, nil
+}
+
+func (e *eventLoops) stop() error {
+	close(e.quit)
+	<-e.done
+	if err := e.client.Stop(); err != nil {
+		return fmt.Errorf("stop event loops: %w", err)
+	}
+	return nil
+}
+
+// enroll moves a socket into a loop. The loop owns a duplicate; nc itself is closed.
+func (e *eventLoops) enroll(c *Conn, nc net.Conn, early []byte) error {
+	_, err := e.client.EnrollContext(nc, &enrolled{conn: c, early: early})
+	if err != nil {
+		return fmt.Errorf("enroll connection of %v: %w", nc.RemoteAddr(), err)
+	}
+	return nil
+}
+
+// enrolled is a connection on its way into a loop.
+type enrolled struct {
+	conn  *Conn
+	early []byte // bytes that came with the handshake
+}
+
+func (e *eventLoops) loopOf(events gnet.EventLoop) *loop {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.loops[events]
+	if l == nil {
+		l = &loop{events: events, blocked: make(map[*Conn]struct{})}
+		e.loops[events] = l
+	}
+	return l
+}
+
+// OnOpen is gnet's call for a socket that has entered its loop.
+func (e *eventLoops) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+	entering := gc.Context().(*enrolled)
+	c := entering.conn
+	l := e.loopOf(gc.EventLoop())
+	c.link = &loopLink{loop: l, conn: gc}
+	gc.SetContext(c)
+	c.open(entering.early)
+	l.flush(c, gc)
+	return nil, gnet.None
+}
+
+// OnTraffic is gnet's call for bytes received.
+func (e *eventLoops) OnTraffic(gc gnet.Conn) gnet.Action {
+	c := gc.Context().(*Conn)
+	data, err := gc.Next(-1)
+	if err != nil {
+		return gnet.Close
+	}
+	c.receive(data)
+	c.link.(*loopLink).loop.flush(c, gc)
+	return gnet.None
+}
+
+// OnClose is gnet's call for the end of a socket.
+func (e *eventLoops) OnClose(gc gnet.Conn, _ error) gnet.Action {
+	c, ok := gc.Context().(*Conn)
+	if !ok {
+		return gnet.None
+	}
+	l := c.link.(*loopLink).loop
+	l.unblock(c)
+	c.server.backlog.add(-c.handed)
+	c.handed = 0
+	c.closed()
+	return gnet.None
+}
+
+func (k *loopLink) schedule(c *Conn) {
+	l := k.loop
+	l.mu.Lock()
+	l.dirty = append(l.dirty, c)
+	wake := !l.scheduled
+	l.scheduled = true
+	l.mu.Unlock()
+	if wake {
+		// An error means that the loops have stopped, and every socket with them.
+		_ = l.events.Execute(context.Background(), l)
+	}
+}
+
+func (k *loopLink) cut(*Conn) { _ = k.conn.Close() }
+
+// Run is one pass: everything that waits is written, one Writev a connection.
+func (l *loop) Run(context.Context) error {
+	l.mu.Lock()
+	pass := l.dirty
+	l.dirty, l.spare = l.spare[:0], nil
+	l.scheduled = false
+	l.mu.Unlock()
+	for _, c := range pass {
+		l.flush(c, c.link.(*loopLink).conn)
+	}
+	clear(pass)
+	if cap(pass) > maxSpare {
+		pass = nil
+	}
+	l.spare = pass[:0]
+	return nil
+}
+
+// maxSpare keeps one burst from holding a large list for ever.
+const maxSpare = 64 << 10
+
+// flush writes what waits for c. It runs on the loop.
+func (l *loop) flush(c *Conn, gc gnet.Conn) {
+	q, cut := c.take()
+	if q != nil {
+		l.write(c, gc, q)
+	}
+	if cut {
+		_ = l.events.Close(gc)
+	}
+}
+
+func (l *loop) write(c *Conn, gc gnet.Conn, q *outgoing) {
+	bytes := q.bytes
+	frames := q.frames
+	for len(frames) > 0 {
+		n := min(len(frames), maxVectors)
+		l.vectors = l.vectors[:0]
+		for _, f := range frames[:n] {
+			l.vectors = append(l.vectors, f.Wire(c.deflate))
+		}
+		frames = frames[n:]
+		if _, err := gc.Writev(l.vectors); err != nil {
+			break // gnet has closed the socket and called OnClose
+		}
+	}
+	clear(l.vectors)
+	releaseOutgoing(q)
+	before := c.handed
+	c.handed = 0
+	if waiting := gc.OutboundBuffered(); waiting > 0 {
+		c.handed = int64(waiting)
+		l.block(c)
+	}
+	c.server.backlog.add(c.handed - before - bytes)
+	if c.handed > c.server.options.MaxQueue {
+		c.mu.Lock()
+		if c.state == stateOpen {
+			c.overflow()
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (l *loop) block(c *Conn) {
+	l.backlogMu.Lock()
+	l.blocked[c] = struct{}{}
+	l.backlogMu.Unlock()
+}
+
+func (l *loop) unblock(c *Conn) {
+	l.backlogMu.Lock()
+	delete(l.blocked, c)
+	l.backlogMu.Unlock()
+}
+
+// sweep refreshes the count of bytes that gnet holds for full sockets, so that publishers
+// who wait for the backlog go on when it is written.
+func (e *eventLoops) sweep() {
+	defer close(e.done)
+	ticker := time.NewTicker(blockedInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-e.quit:
+			return
+		case <-ticker.C:
+		}
+		e.mu.Lock()
+		for _, l := range e.loops {
+			l.backlogMu.Lock()
+			some := len(l.blocked) > 0
+			l.backlogMu.Unlock()
+			if some {
+				_ = l.events.Execute(context.Background(), gnet.RunnableFunc(l.refresh))
+			}
+		}
+		e.mu.Unlock()
+	}
+}
+
+func (l *loop) refresh(context.Context) error {
+	l.backlogMu.Lock()
+	defer l.backlogMu.Unlock()
+	for c := range l.blocked {
+		waiting := int64(c.link.(*loopLink).conn.OutboundBuffered())
+		c.server.backlog.add(waiting - c.handed)
+		c.handed = waiting
+		if waiting == 0 {
+			delete(l.blocked, c)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package transport
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// streamLink is a Conn's socket with a goroutine that reads. A second one writes, only
+// while frames wait.
+type streamLink struct {
+	conn net.Conn
+	gone atomic.Bool
+}
+
+// streamBuffer is the bytes read at once.
+const streamBuffer = 4 << 10
+
+// writeTimeout bounds a write to a peer that has stopped reading; the queue's limit
+// normally ends such a connection long before.
+const writeTimeout = 30 * time.Second
+
+// runStream serves c until its socket ends. It is the connection's goroutine.
+func (s *Server) runStream(c *Conn, nc net.Conn, early []byte) {
+	defer s.streams.Done()
+	k := &streamLink{conn: nc}
+	c.mu.Lock()
+	c.link = k
+	c.mu.Unlock()
+	c.open(early)
+	k.flush(c)
+	buf := make([]byte, streamBuffer)
+	for !k.gone.Load() {
+		n, err := nc.Read(buf)
+		if n > 0 {
+			c.receive(buf[:n])
+			k.flush(c)
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = nc.Close() // the peer is gone or about to be; nothing depends on the answer
+	c.closed()
+}
+
+// flush starts a writer if something waits.
+func (k *streamLink) flush(c *Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.scheduled && (c.queue != nil || c.state == stateEnding) {
+		c.scheduled = true
+		k.schedule(c)
+	}
+}
+
+func (k *streamLink) schedule(c *Conn) {
+	c.server.streams.Add(1)
+	go func() {
+		defer c.server.streams.Done()
+		k.write(c)
+	}()
+}
+
+func (k *streamLink) cut(*Conn) {
+	k.gone.Store(true)
+	_ = k.conn.Close() // wakes the reader, which ends the conversation
+}
+
+// write drains the queue. scheduled stays set until it is empty, so there is one writer.
+func (k *streamLink) write(c *Conn) {
+	for {
+		c.mu.Lock()
+		q, cut := c.queue, c.state == stateEnding
+		c.queue = nil
+		if q == nil {
+			c.scheduled = false
+		}
+		c.mu.Unlock()
+		if q != nil {
+			k.writeAll(c, q)
+			continue
+		}
+		if cut {
+			k.cut(c)
+		}
+		return
+	}
+}
+
+func (k *streamLink) writeAll(c *Conn, q *outgoing) {
+	defer releaseOutgoing(q)
+	defer c.server.backlog.add(-q.bytes)
+	_ = k.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	// One buffer rather than net.Buffers: a TLS connection would send a record for each.
+	wire := make([]byte, 0, q.bytes)
+	for _, f := range q.frames {
+		wire = append(wire, f.Wire(c.deflate)...)
+	}
+	if _, err := k.conn.Write(wire); err != nil {
+		k.cut(c)
+	}
+}

@@ -1,0 +1,117 @@
+// Package transport carries WebSocket connections after their HTTP upgrade: it reads
+// messages, keeps a bounded outgoing queue for each connection and writes what waits with
+// one system call a pass. A plain TCP or unix connection lives in an event loop (gnet), any
+// other keeps a goroutine; both are the same Conn.
+//
+// It may import its own websocket codec and the HTTP and socket libraries. It must never
+// import a protocol surface, the fabric or the cluster: it moves frames and knows nothing
+// of what they say.
+package transport
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyio/parley/internal/transport/websocket"
+)
+
+// Reasons under which a loss or a refusal is counted, besides the causes of
+// websocket.Error.
+const (
+	DropSlowConsumer = "slow_consumer" // its outgoing queue was over the limit
+	DropSendClosed   = "send_closed"   // a frame for a connection that is closing
+	DropBinary       = "binary_frame"  // a protocol of text got a binary message
+)
+
+// Options configure a Server.
+type Options struct {
+	EventLoops  int   // event loops; 0 for one a processor, negative for goroutine mode
+	MaxMessage  int64 // bytes of one incoming message
+	MaxQueue    int64 // bytes that may wait for one connection
+	MaxBacklog  int64 // bytes that may wait for all before WaitBacklog blocks
+	Compression bool  // negotiate permessage-deflate
+	Logger      *slog.Logger
+	// Dropped is told of each loss with its reason, from any goroutine.
+	Dropped func(reason string)
+	// OverflowCode and OverflowReason close a connection whose queue is over MaxQueue.
+	OverflowCode   int
+	OverflowReason string
+	// CloseTimeout is how long a peer may take to answer a close frame.
+	CloseTimeout time.Duration
+}
+
+// Server owns the connections, their event loops and their timers.
+type Server struct {
+	options Options
+	loops   *eventLoops // nil in goroutine mode
+	wheel   *wheel
+	backlog backlog
+	count   atomic.Int64
+	streams sync.WaitGroup // goroutines of connections outside the loops
+	rules   websocket.Rules
+}
+
+// NewServer starts the event loops and the timers.
+func NewServer(options Options) (*Server, error) {
+	if options.CloseTimeout == 0 {
+		options.CloseTimeout = 5 * time.Second
+	}
+	if options.EventLoops == 0 {
+		options.EventLoops = runtime.GOMAXPROCS(0)
+	}
+	if options.Dropped == nil {
+		options.Dropped = func(string) {}
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		options: options,
+		rules:   websocket.Rules{MaxMessage: options.MaxMessage, Compression: options.Compression},
+	}
+	s.backlog.init(options.MaxBacklog)
+	if options.EventLoops > 0 {
+		loops, err := startEventLoops(s, options.EventLoops)
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return nil, err
+		}
+		s.loops = loops
+	}
+	s.wheel = newWheel()
+	return s, nil
+}
+
+// Mode tells how plain connections are served: "event-loop" or "goroutine".
+func (s *Server) Mode() string {
+	if s.loops != nil {
+		return "event-loop"
+	}
+	return "goroutine"
+}
+
+// Count returns how many connections are open.
+func (s *Server) Count() int { return int(s.count.Load()) }
+
+// Backlog returns how many bytes wait to be written, over all connections.
+func (s *Server) Backlog() int64 { return s.backlog.bytes.Load() }
+
+// WaitBacklog waits while more bytes wait for all connections together than MaxBacklog
+// allows. Publishers call it, so that a flood slows its source instead of filling memory
+// or cutting off every subscriber. It returns ctx's error when that ends first.
+func (s *Server) WaitBacklog(ctx context.Context) error { return s.backlog.wait(ctx) }
+
+// Close drops every connection and ends the event loops and timers.
+func (s *Server) Close() error {
+	s.wheel.stop()
+	var err error
+	if s.loops != nil {
+		err = s.loops.stop()
+	}
+	s.streams.Wait()
+	return err
+}

@@ -1,0 +1,111 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// wheelTick is the precision of all timers. Ten wake-ups a second cost nothing measurable
+// and a timeout of seconds does not need more.
+const wheelTick = 100 * time.Millisecond
+
+// wheelSlots times wheelTick is one turn; longer timers wait for several turns.
+const wheelSlots = 1024
+
+// wheel is one timer for all connections: a runtime timer each would cost memory and a
+// heap operation for every reset.
+type wheel struct {
+	now  atomic.Int64 // ticks since the start
+	mu   sync.Mutex
+	slot [wheelSlots]*Conn // heads of doubly linked lists through Conn.timer
+
+	quit chan struct{}
+	done chan struct{}
+}
+
+// wheelTimer is the part of a Conn that the wheel owns, guarded by wheel.mu.
+type wheelTimer struct {
+	next, prev *Conn
+	at         int64 // tick of expiry; 0 when not set
+}
+
+func newWheel() *wheel {
+	w := &wheel{quit: make(chan struct{}), done: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+func (w *wheel) stop() {
+	close(w.quit)
+	<-w.done
+}
+
+func (w *wheel) run() {
+	defer close(w.done)
+	ticker := time.NewTicker(wheelTick)
+	defer ticker.Stop()
+	start := time.Now()
+	var expired []*Conn
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-ticker.C:
+		}
+		// A late ticker skips ticks; the wheel must not.
+		for until := int64(time.Since(start) / wheelTick); w.now.Load() < until; {
+			expired = w.advance(expired[:0])
+			for _, c := range expired {
+				c.expired()
+			}
+		}
+	}
+}
+
+// advance moves by one tick and takes out the timers that are due.
+func (w *wheel) advance(expired []*Conn) []*Conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now.Add(1)
+	for c := w.slot[now%wheelSlots]; c != nil; {
+		next := c.timer.next
+		if c.timer.at <= now {
+			w.unlink(c)
+			expired = append(expired, c)
+		}
+		c = next
+	}
+	return expired
+}
+
+// set arms c's timer to go off after d, replacing an earlier setting; 0 disarms it.
+func (w *wheel) set(c *Conn, d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.timer.at != 0 {
+		w.unlink(c)
+	}
+	if d <= 0 {
+		return
+	}
+	c.timer.at = w.now.Load() + max(1, int64((d+wheelTick-1)/wheelTick))
+	head := &w.slot[c.timer.at%wheelSlots]
+	c.timer.next = *head
+	if *head != nil {
+		(*head).timer.prev = c
+	}
+	*head = c
+}
+
+func (w *wheel) unlink(c *Conn) {
+	if c.timer.prev != nil {
+		c.timer.prev.timer.next = c.timer.next
+	} else {
+		w.slot[c.timer.at%wheelSlots] = c.timer.next
+	}
+	if c.timer.next != nil {
+		c.timer.next.timer.prev = c.timer.prev
+	}
+	c.timer = wheelTimer{}
+}

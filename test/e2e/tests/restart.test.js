@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+
+import { backendOf, bodyOf, signedBy } from '../lib/backend.js';
+import { connect, memberIds, reached, subscribe, unique } from '../lib/clients.js';
+import { connectRaw } from '../lib/raw.js';
+import { startServer } from '../lib/server.js';
+import { eventually } from '../lib/wait.js';
+
+// pusher-js waits 15 s after a refused connection before it tries again.
+const reconnectMs = 40_000;
+
+async function startFor(t) {
+  const server = await startServer({ shutdown: { grace: '5s' } });
+  t.after(() => server.close());
+  return server;
+}
+
+/** A client with a public, a private and a presence channel. */
+async function populate(t, server, name, user_id) {
+  const identity = { member: { user_id } };
+  const pusher = await connect(t, server, signedBy(backendOf(server), identity));
+  const names = [`news-${name}`, `private-${name}`, `presence-${name}`];
+  const rooms = await Promise.all(names.map((room) => subscribe(pusher, room)));
+  return { pusher, rooms, presence: rooms[2].channel };
+}
+
+/** Waits until a client is subscribed again everywhere and sees who is there. */
+async function returned(client, ids) {
+  await reached(client.pusher, 'connected', reconnectMs);
+  for (const { events } of client.rooms) await events.event('pusher:subscription_succeeded');
+  await eventually(
+    () => memberIds(client.presence).join() === ids.join(),
+    `members ${ids}`,
+  );
+}
+
+describe('clients come back by themselves', { concurrency: true }, () => {
+  for (const [how, end] of [
+    ['stopped', (server) => server.stop()],
+    ['killed', (server) => server.kill()],
+  ]) {
+    it(`after the server was ${how} and started again`, async (t) => {
+      const server = await startFor(t);
+      const name = unique('room');
+      const anna = await populate(t, server, name, 'anna');
+      const ben = await populate(t, server, name, 'ben');
+      const socketId = anna.pusher.connection.socket_id;
+      await end(server);
+      await server.start();
+      await Promise.all([anna, ben].map((client) => returned(client, ['anna', 'ben'])));
+      assert.notEqual(anna.pusher.connection.socket_id, socketId);
+      const backend = backendOf(server);
+      for (const { channel } of anna.rooms) await backend.trigger(channel.name, 'hello', { n: 1 });
+      for (const { events } of [...anna.rooms, ...ben.rooms]) {
+        assert.deepEqual(await events.event('hello'), { n: 1 });
+      }
+      const { users } = await bodyOf(backend.get({ path: `/channels/presence-${name}/users` }));
+      assert.deepEqual(users.map(({ id }) => id).sort(), ['anna', 'ben']);
+    });
+  }
+
+  it('and nobody is left over from before a kill', async (t) => {
+    const server = await startFor(t);
+    const raw = await connectRaw(t, server);
+    const channel = unique('presence-room');
+    const backend = backendOf(server);
+    const signature = backend.authorizeChannel(raw.socketId, channel, { user_id: 'ghost' });
+    await raw.subscribe(channel, signature);
+    await server.kill();
+    await server.start();
+    assert.deepEqual(await bodyOf(backend.get({ path: `/channels/${channel}/users` })), {
+      users: [],
+    });
+    const anna = await connect(t, server, signedBy(backend, { member: { user_id: 'anna' } }));
+    const joined = await subscribe(anna, channel);
+    assert.deepEqual(memberIds(joined.channel), ['anna']);
+  });
+
+  it('told by a close code that asks for it', async (t) => {
+    const server = await startFor(t);
+    const raw = await connectRaw(t, server);
+    const silent = await connectRaw(t, server);
+    silent.socket.pause(); // it will not answer the close frame
+    const ending = server.stop();
+    assert.equal((await raw.ended()).code, 4200);
+    assert.deepEqual(await ending, { code: 0, signal: null });
+    await server.start();
+  });
+});

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -12,12 +13,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/pusher/admin"
@@ -27,7 +30,7 @@ import (
 const adminTimeout = 40 * time.Second
 
 const adminHelp = `Which node: the one that --server names, or the one on this machine that the
-configuration describes (--config, or the environment, or the defaults).
+configuration describes (--config, environment, flags, defaults).
 Which token: --token, else admin.token of the configuration (environment
 PARLEY_ADMIN_TOKEN), else the one that the node keeps in admin.token in its data
 directory, which is sent to this machine only.`
@@ -44,6 +47,11 @@ func addAdminFlags(cmd *cobra.Command) *adminFlags {
 	f := &adminFlags{}
 	flags := cmd.PersistentFlags()
 	flags.StringP(configFlag, "c", "", "TOML file with the node's options (default $PARLEY_CONFIG)")
+	options := pflag.NewFlagSet("", pflag.ContinueOnError)
+	config.RegisterFlags(options)
+	for _, key := range []string{"node.data_dir", "channels.port", "port_offset"} {
+		flags.AddFlag(options.Lookup(key))
+	}
 	flags.StringVar(&f.server, "server", "", "address of the node, such as http://127.0.0.1:6001")
 	flags.StringVar(&f.token, "token", "", "token of the admin API")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
@@ -132,7 +140,8 @@ func localServer(c config.Config) (string, error) {
 	if c.TLS.CertFile != "" {
 		scheme = "https"
 	}
-	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)), nil
+	prefix := strings.TrimSuffix(c.Channels.PathPrefix, "/")
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + prefix, nil
 }
 
 // localToken returns the token of the node on this machine. The one of the data directory is
@@ -165,14 +174,18 @@ func isLoopback(server string) bool {
 // trustCertificate returns a transport that accepts the certificate of the configuration and
 // no other. Its names are not those by which a command on the same machine calls the node.
 func trustCertificate(c config.TLS) (http.RoundTripper, error) {
-	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	text, err := os.ReadFile(c.CertFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the node's certificate: %w", err)
+	}
+	leaf, _ := pem.Decode(text) // the first of the chain is the node's own
+	if leaf == nil {
+		return nil, fmt.Errorf("read the node's certificate: %s is no PEM file", c.CertFile)
 	}
 	return &http.Transport{TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, // VerifyConnection is stricter
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if !bytes.Equal(state.PeerCertificates[0].Raw, pair.Certificate[0]) {
+			if !bytes.Equal(state.PeerCertificates[0].Raw, leaf.Bytes) {
 				return fmt.Errorf("the node has another certificate than the one in %s", c.CertFile)
 			}
 			return nil

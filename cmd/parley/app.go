@@ -100,7 +100,8 @@ func newAppCreateCommand(remote *adminFlags) *cobra.Command {
 	flags.SortFlags = false
 	flags.StringVar(&app.ID, "id", "", "id (default random)")
 	flags.StringVar(&app.Key, "key", "", "public key that clients connect with (default random)")
-	flags.StringVar(&app.Secret, "secret", "", "secret (default random, which keeps it out of the shell's history)")
+	flags.StringVar(&app.Secret, "secret", "",
+		"secret (default random, which keeps it out of the shell's history)")
 	addAppFields(cmd, &app, &webhooks)
 	return cmd
 }
@@ -136,8 +137,10 @@ func addAppFields(cmd *cobra.Command, app *admin.NewApp, webhooks *[]string) {
 	flags := cmd.Flags()
 	flags.StringVar(&app.Name, "name", "", "name for people")
 	flags.BoolVar(&app.EnableClientMessages, "client-messages", false, "clients may send client events")
-	flags.BoolVar(&app.EnableUserAuthentication, "user-authentication", false, "clients must sign in")
-	flags.BoolVar(&app.EnableWatchlistEvents, "watchlist", false, "clients learn when users they watch come and go")
+	flags.BoolVar(&app.EnableUserAuthentication, "user-authentication", false,
+		"clients may sign in; those that authorize themselves for nothing in time are closed")
+	flags.BoolVar(&app.EnableWatchlistEvents, "watchlist", false,
+		"clients learn when users they watch come and go")
 	flags.BoolVar(&app.EnableSubscriptionCount, "subscription-count", false, "subscribers learn how many they are")
 	flags.IntVar(&app.Limits.MaxConnections, "max-connections", 0, "connections, 0 for no limit")
 	flags.StringSliceVar(&app.AllowedOrigins, "allowed-origin", nil,

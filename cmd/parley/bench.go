@@ -42,7 +42,8 @@ Three measurements:
 
 Latency. Every event carries the time when it was due and the time when it was sent.
 "since due" counts from the schedule, so a server that makes the publishers wait cannot
-hide the events they could not send in time; "since sent" counts from the send. All
+hide the events they could not send in time; "since sent" counts from the send. What the
+bench's own timers are late by shows under "schedule" and in neither of them. All
 deliveries are measured up to 20 000 a second, beyond that a random sample.
 
 Publishers. With --via http each is one keep-alive connection that waits for its response
@@ -54,7 +55,8 @@ The delivery ratio counts the warm-up too, and what arrives after the window unt
 is outstanding or nothing arrives for a second. Channel names are unique to each run.
 
 The server's processes are read from /proc, so --pid works on linux and on the server's
-machine only. The bench shares that machine: "bench CPU" says how much of it.
+machine only. Memory per connection is what the processes have grown by since before the
+first one: start the server afresh, or it reuses memory of earlier runs. The bench shares that machine: "bench CPU" says how much of it.
 
 Limits. Each connection takes a file descriptor ("too many open files": raise ulimit -n)
 and a local port, of which there are about 28 000 for each local address ("cannot assign
@@ -122,7 +124,7 @@ func newBenchChannelsCommand() *cobra.Command {
 	flags.DurationVarP(&cfg.Duration, "duration", "d", cfg.Duration, "measured time")
 	flags.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "load before the measured time")
 	flags.DurationVar(&cfg.Settle, "settle", cfg.Settle,
-		"rest after the last subscription (default 10s with --idle)")
+		"rest after the last subscription, 10s with --idle")
 	flags.Float64Var(&cfg.ConnectRate, "connect-rate", cfg.ConnectRate,
 		"new connections a second with --drop")
 	flags.IntVar(&cfg.ConnectConcurrency, "connect-concurrency", cfg.ConnectConcurrency,

@@ -36,6 +36,7 @@ pusher-js, laravel-echo and any Pusher server library at it.
 		newServeCommand(),
 		newConfigCommand(),
 		newAppCommand(),
+		newPublishCommand(),
 		newWebhookCommand(),
 		newBenchCommand(),
 		newHealthcheckCommand(),

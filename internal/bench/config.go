@@ -140,6 +140,14 @@ func (c Config) channelPrefix() string {
 	return c.ChannelPrefix
 }
 
+// scheduled is the rate per second of what a run does on schedule.
+func (c Config) scheduled() float64 {
+	if c.Drop {
+		return c.ConnectRate
+	}
+	return c.Rate
+}
+
 // sampleStride is how many deliveries there are to one latency sample: all of them while
 // there are few, and about 20 000 a second otherwise.
 func (c Config) sampleStride() int {

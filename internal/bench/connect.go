@@ -67,11 +67,12 @@ func (r *runner) connectOne(ctx context.Context, c *connecting, i int) error {
 		l.conn.Close()
 		return err
 	}
-	c.established.record(established - start)
-	c.whole.record(r.clock.now() - start)
+	subscribed := r.clock.now()
 	if err := l.handOver(r.loops[i%len(r.loops)], r.tally); err != nil {
 		return err
 	}
+	c.established.record(established - start)
+	c.whole.record(subscribed - start)
 	atomic.AddInt64(&r.members[channel], 1)
 	c.ready.Add(1)
 	return nil

@@ -109,6 +109,7 @@ func (n *newcomers) arrive(ctx context.Context) {
 		if due >= n.until || !n.clock.sleepUntil(ctx, due) {
 			return
 		}
+		due = n.clock.now() // the timer's delay is not the server's
 		select {
 		case n.slots <- struct{}{}:
 		default:

@@ -179,7 +179,7 @@ func TestScheduleIsOpenLoop(t *testing.T) {
 }
 
 func scheduleIsOpenLoop(t *testing.T) {
-	clock := clock{start: time.Now(), short: time.Sleep}
+	clock := newClock()
 	start := int64(50 * time.Millisecond)
 	l := &load{clock: clock, rate: 100, start: start, until: start + int64(time.Second), receives: []int64{3}}
 	p := &slowPublisher{took: 20 * time.Millisecond}

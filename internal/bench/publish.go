@@ -55,7 +55,9 @@ func (l *load) run(ctx context.Context, publishers []publisher) {
 }
 
 // drive takes the next due event whenever p is free, so that one slow response delays
-// only what it must. Latency counts from the due time all the same.
+// only what it must. An event for which nobody was free in time stays due at that time:
+// the server made it late. One for which p only overslept is due when p wakes, because
+// that was the fault of this process.
 func (l *load) drive(ctx context.Context, p publisher) {
 	if !l.clock.sleepUntil(ctx, l.start) {
 		return
@@ -68,7 +70,11 @@ func (l *load) drive(ctx context.Context, p publisher) {
 			l.next.Add(-1) // not attempted
 			return
 		}
-		l.noteBehind(l.clock.now() - due)
+		awake := l.clock.now()
+		l.noteBehind(awake - due)
+		if now < due {
+			due = awake
+		}
 		if channel, ok := p.publish(ctx, i, due); ok {
 			l.accepted.Add(1)
 			l.expected.Add(l.receives[channel])

@@ -111,9 +111,9 @@ func newReport(cfg Config) *Report {
 	case cfg.Idle:
 		r.Mode = "idle"
 	case cfg.Drop:
-		r.Mode, r.OfferedPerSecond = "drop", cfg.ConnectRate
+		r.Mode, r.OfferedPerSecond = "drop", cfg.scheduled()
 	default:
-		r.Mode, r.OfferedPerSecond = "throughput", cfg.Rate
+		r.Mode, r.OfferedPerSecond = "throughput", cfg.scheduled()
 		r.Via, r.Publishers, r.PayloadBytes = cfg.Via, cfg.Publishers, cfg.Payload
 	}
 	return r

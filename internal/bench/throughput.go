@@ -21,15 +21,15 @@ func (r *runner) throughput(ctx context.Context) error {
 	if err := r.connectAll(ctx); err != nil {
 		return err
 	}
+	if err := r.settle(ctx, r.cfg.Settle); err != nil {
+		return err
+	}
 	l := &load{clock: r.clock, rate: r.cfg.Rate, tally: r.tally}
 	publishers := r.newPublishers(l)
 	if err := openAll(ctx, publishers); err != nil {
 		return err
 	}
 	defer closeAll(publishers)
-	if err := r.settle(ctx, r.cfg.Settle); err != nil {
-		return err
-	}
 	return r.measure(ctx, l, publishers)
 }
 

@@ -68,6 +68,7 @@ type HTTP struct {
 	HeaderTimeout  time.Duration  // how long a client may take to send its request header
 	CORSOrigins    []string
 	UsageEnabled   bool // serve /usage
+	TestPage       bool // serve the test page at /
 }
 
 // TLS configures TLS on the channels port. It is on when both files are set.

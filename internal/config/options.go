@@ -73,6 +73,9 @@ var options = []field[Config]{
 	option("http.usage_enabled", "true", boolKind,
 		"Serve the load of this node under /usage.",
 		func(c *Config) *bool { return &c.HTTP.UsageEnabled }),
+	option("http.test_page", "true", boolKind,
+		"Serve a page at / that connects and subscribes, for trying out.",
+		func(c *Config) *bool { return &c.HTTP.TestPage }),
 
 	option("tls.cert_file", "", stringKind,
 		"PEM file with the certificate chain of the channels port; empty for no TLS.",

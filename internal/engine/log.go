@@ -13,7 +13,6 @@ type fatalError struct {
 	err error
 }
 
-
 func (f *fatalError) set(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

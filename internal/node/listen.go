@@ -17,6 +17,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/internal/console"
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/api"
 )
@@ -152,6 +153,9 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 	n.health.Register(mux, prefix, n.config.HTTP.UsageEnabled)
 	mux.Handle(prefix+"/app/", channels)
 	mux.Handle(prefix+"/apps/", channels)
+	if n.config.HTTP.TestPage {
+		mux.Handle("GET "+prefix+"/{$}", console.Channels())
+	}
 	if n.config.Admin.Enabled {
 		token, err := n.adminToken()
 		if err != nil {
@@ -199,6 +203,17 @@ func (n *Node) Address(name string) string {
 		}
 	}
 	return ""
+}
+
+// Keys returns the keys of the apps that may connect.
+func (n *Node) Keys() []string {
+	var keys []string
+	for _, app := range n.apps.All() {
+		if app.Enabled {
+			keys = append(keys, app.Key)
+		}
+	}
+	return keys
 }
 
 // Scheme returns http or https, what the channels port speaks.

@@ -1,7 +1,10 @@
 package memory_test
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/fabrictest"
@@ -10,4 +13,36 @@ import (
 
 func TestContract(t *testing.T) {
 	fabrictest.Run(t, func(*testing.T) fabric.Provider { return memory.New() })
+}
+
+// TestDedupWindow enqueues one ID before and after the window that follows the first.
+func TestDedupWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		q, err := memory.New().Queue(ctx, fabric.QueueConfig{
+			Name: "q", Visibility: time.Second, MaxJobs: 10, MaxDead: 10, Concurrency: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := 0
+		go q.Work(ctx, func(context.Context, fabric.Job) error { done++; return nil })
+		enqueue := func(want int) {
+			t.Helper()
+			if _, err := q.Enqueue(ctx, fabric.Job{ID: "same"}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if done != want {
+				t.Errorf("%d jobs done, want %d", done, want)
+			}
+		}
+		enqueue(1)
+		time.Sleep(fabric.DedupWindow - time.Nanosecond)
+		enqueue(1)
+		time.Sleep(time.Nanosecond)
+		enqueue(2)
+		stop()
+		synctest.Wait()
+	})
 }

@@ -212,7 +212,7 @@ func (d *documents) watch(ctx context.Context, changed func(fabric.Change), read
 				changed(change)
 			}
 		})
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !d.provider.conn.IsClosed() {
 			d.provider.logger.Warn("watch interrupted", slog.String("documents", d.name), slog.Any("error", err))
 			pause(ctx)
 		}

@@ -12,6 +12,10 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
+// heartbeat is how often the server tells a waiting worker that its request is alive. After
+// two that did not come the worker asks anew.
+const heartbeat = 5 * time.Second
+
 // settleTimeout bounds the writes that settle a job after its handler has returned. They do
 // not end with the worker's context: what was done must be told.
 const settleTimeout = 5 * time.Second
@@ -26,7 +30,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	defer release()
 	w := &worker{queue: q, handler: handler, slots: make(chan struct{}, q.config.Concurrency)}
 	for bound.Err() == nil && !q.provider.conn.IsClosed() {
-		if err := w.consume(bound); bound.Err() == nil {
+		if err := w.consume(bound); bound.Err() == nil && !q.provider.conn.IsClosed() {
 			q.warn("worker interrupted", slog.Any("error", err))
 			pause(bound)
 		}
@@ -58,7 +62,8 @@ func (w *worker) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	deliveries, err := consumer.Messages(jetstream.PullMaxMessages(1))
+	deliveries, err := consumer.Messages(
+		jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return err
 	}
@@ -128,11 +133,11 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 
 // handle runs the handler and keeps the lease of its job meanwhile.
 func (w *worker) handle(ctx context.Context, msg jetstream.Msg, e envelope) error {
-	var heartbeat sync.WaitGroup
+	var keeper sync.WaitGroup
 	ended := make(chan struct{})
-	defer heartbeat.Wait()
+	defer keeper.Wait()
 	defer close(ended)
-	heartbeat.Go(func() {
+	keeper.Go(func() {
 		ticker := time.NewTicker(max(w.queue.config.Visibility/3, time.Millisecond))
 		defer ticker.Stop()
 		for {

@@ -76,7 +76,7 @@ func New(registry *apps.Registry, dead DeadLetters, token string, log *slog.Logg
 
 // endpoint does one request. What it returns without an error is written as JSON with the
 // status, and nil as an empty body.
-type endpoint func(w http.ResponseWriter, r *http.Request) (status int, body any, err error)
+type endpoint func(r *http.Request) (status int, body any, err error)
 
 // methods are the endpoints of one path by method.
 type methods map[string]endpoint
@@ -94,7 +94,7 @@ func (h *Handler) route(path string, endpoints methods) {
 				"this path does not have method " + r.Method})
 			return
 		}
-		status, body, err := serve(w, r)
+		status, body, err := serve(r)
 		if err != nil {
 			h.fail(w, h.explain(r, err))
 			return

@@ -34,7 +34,7 @@ type RotateRequest struct {
 }
 
 // listApps answers GET apps with all apps and no secrets.
-func (h *Handler) listApps(http.ResponseWriter, *http.Request) (int, any, error) {
+func (h *Handler) listApps(*http.Request) (int, any, error) {
 	list := AppList{Apps: []AppView{}}
 	for _, app := range h.apps.All() {
 		list.Apps = append(list.Apps, masked(app))
@@ -43,7 +43,7 @@ func (h *Handler) listApps(http.ResponseWriter, *http.Request) (int, any, error)
 }
 
 // showApp answers GET apps/{id}, with secrets if the query says secret=1.
-func (h *Handler) showApp(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) showApp(r *http.Request) (int, any, error) {
 	app, ok := h.apps.ByID(r.PathValue("id"))
 	if !ok {
 		return 0, nil, apps.ErrNotFound
@@ -56,7 +56,7 @@ func (h *Handler) showApp(_ http.ResponseWriter, r *http.Request) (int, any, err
 }
 
 // createApp answers POST apps. What the body leaves out is empty or random, and enabled.
-func (h *Handler) createApp(w http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) createApp(r *http.Request) (int, any, error) {
 	body, err := readBody(r)
 	if err != nil {
 		return 0, nil, err
@@ -73,12 +73,11 @@ func (h *Handler) createApp(w http.ResponseWriter, r *http.Request) (int, any, e
 		return 0, nil, err
 	}
 	h.log.Info("app created", "app_id", created.ID)
-	w.Header().Set("Location", PathPrefix+"apps/"+created.ID)
 	return http.StatusCreated, AppView{App: created, Secret: created.Secret}, nil
 }
 
 // patchApp answers PATCH apps/{id} with a JSON merge patch (RFC 7396) as its body.
-func (h *Handler) patchApp(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) patchApp(r *http.Request) (int, any, error) {
 	body, err := readBody(r)
 	if err != nil {
 		return 0, nil, err
@@ -130,7 +129,7 @@ func applyPatch(app *apps.App, patch any) error {
 }
 
 // deleteApp answers DELETE apps/{id}.
-func (h *Handler) deleteApp(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) deleteApp(r *http.Request) (int, any, error) {
 	id := r.PathValue("id")
 	if err := h.apps.Delete(r.Context(), id); err != nil {
 		return 0, nil, err
@@ -141,7 +140,7 @@ func (h *Handler) deleteApp(_ http.ResponseWriter, r *http.Request) (int, any, e
 
 // rotateApp answers POST apps/{id}/rotate with a new secret, and a new key if it was asked
 // for.
-func (h *Handler) rotateApp(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) rotateApp(r *http.Request) (int, any, error) {
 	body, err := readBody(r)
 	if err != nil {
 		return 0, nil, err

@@ -46,7 +46,7 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // Client calls the API of a node. Its methods return a *Failure for an answer that is not
 // 2xx and an *UnreachableError when there was none.
 type Client struct {
-	Server string // scheme, host and port, such as http://127.0.0.1:6001
+	Server string // scheme, host, port and path prefix, such as http://127.0.0.1:6001
 	Token  string
 	HTTP   *http.Client // nil for http.DefaultClient
 }

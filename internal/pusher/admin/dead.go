@@ -19,7 +19,7 @@ type DeadList struct {
 }
 
 // listDead answers GET webhooks/dead-letters?after=&limit=, oldest first.
-func (h *Handler) listDead(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) listDead(r *http.Request) (int, any, error) {
 	query, limit := r.URL.Query(), defaultDeadLimit
 	if text := query.Get("limit"); text != "" {
 		var err error
@@ -44,7 +44,7 @@ func (h *Handler) listDead(_ http.ResponseWriter, r *http.Request) (int, any, er
 }
 
 // replayDead answers POST webhooks/dead-letters/{id}/replay.
-func (h *Handler) replayDead(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) replayDead(r *http.Request) (int, any, error) {
 	id := r.PathValue("id")
 	if err := h.dead.Replay(r.Context(), id); err != nil {
 		return 0, nil, err
@@ -54,7 +54,7 @@ func (h *Handler) replayDead(_ http.ResponseWriter, r *http.Request) (int, any, 
 }
 
 // discardDead answers DELETE webhooks/dead-letters/{id}.
-func (h *Handler) discardDead(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+func (h *Handler) discardDead(r *http.Request) (int, any, error) {
 	id := r.PathValue("id")
 	if err := h.dead.Discard(r.Context(), id); err != nil {
 		return 0, nil, err

@@ -1,12 +1,9 @@
 package api
 
 import (
-	"crypto/md5"
 	"crypto/subtle"
-	"encoding/hex"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,13 +42,16 @@ func verify(r *http.Request, body []byte, app *apps.App, now time.Time) error {
 	}
 	// Libraries sign the path they send, some of them before escaping it, and know nothing
 	// of a prefix that a proxy or path_prefix puts in front.
-	signature := query.Get("auth_signature")
-	parameters := canonicalQuery(query)
+	signature := query.Get(protocol.SignatureParameter)
 	for _, path := range []string{r.URL.EscapedPath(), r.URL.Path} {
-		_, behind, found := strings.Cut(path, "/apps/")
-		if found && protocol.VerifySignature(app.Secret, r.Method+"\n/apps/"+behind+"\n"+parameters, signature) ||
-			protocol.VerifySignature(app.Secret, r.Method+"\n"+path+"\n"+parameters, signature) {
-			return nil
+		candidates := []string{path}
+		if _, behind, found := strings.Cut(path, "/apps/"); found {
+			candidates = []string{"/apps/" + behind, path}
+		}
+		for _, candidate := range candidates {
+			if protocol.VerifySignature(app.Secret, protocol.RequestText(r.Method, candidate, query), signature) {
+				return nil
+			}
 		}
 	}
 	return fail(http.StatusUnauthorized, "Invalid signature: check the app's secret and the path")
@@ -61,22 +61,8 @@ func verifyBody(query url.Values, body []byte) error {
 	if len(body) == 0 && !query.Has("body_md5") {
 		return nil
 	}
-	sum := md5.Sum(body)
-	if query.Get("body_md5") != hex.EncodeToString(sum[:]) {
+	if query.Get("body_md5") != protocol.BodyMD5(body) {
 		return fail(http.StatusUnauthorized, "body_md5 is missing or does not match the body")
 	}
 	return nil
-}
-
-// canonicalQuery is the query as it is signed.
-func canonicalQuery(query url.Values) string {
-	pairs := make([]string, 0, len(query))
-	for name, values := range query {
-		if name == "auth_signature" {
-			continue
-		}
-		pairs = append(pairs, strings.ToLower(name)+"="+strings.Join(values, ","))
-	}
-	slices.Sort(pairs)
-	return strings.Join(pairs, "&")
 }

@@ -210,7 +210,7 @@ func (r *Registry) beginWrite(ctx context.Context) (release func(), err error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case r.writing <- struct{}{}:
+	default:
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,6 +7,14 @@ import { chromium } from 'playwright-core';
 
 const executablePath = process.env.CHROMIUM_BIN || '/usr/bin/chromium';
 
+/** Fails with advice when there is no Chromium. */
+export function requireChromium() {
+  if (existsSync(executablePath)) return;
+  throw new Error(
+    `${executablePath} is missing: install Chromium (apt-get install chromium) or name its binary in CHROMIUM_BIN`,
+  );
+}
+
 /**
  * Starts Chromium without a window and with an empty profile.
  *
@@ -14,11 +22,7 @@ const executablePath = process.env.CHROMIUM_BIN || '/usr/bin/chromium';
  *   close: () => Promise<void>}>}
  */
 export async function startChromium() {
-  if (!existsSync(executablePath)) {
-    throw new Error(
-      `${executablePath} is missing: install Chromium (apt-get install chromium) or name its binary in CHROMIUM_BIN`,
-    );
-  }
+  requireChromium();
   const profile = await mkdtemp(path.join(os.tmpdir(), 'parley-e2e-chromium-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath,

@@ -4,6 +4,14 @@ import Pusher from 'pusher-js';
 
 import { Inbox } from './wait.js';
 
+// The WebSocket under pusher-js in Node keeps a timer of 30 s for a connection that the
+// server has closed. It must not keep the process waiting when all tests are done.
+const setTimer = globalThis.setTimeout;
+globalThis.setTimeout = (callback, delayMs, ...args) => {
+  const timer = setTimer(callback, delayMs, ...args);
+  return delayMs === 30_000 ? timer.unref() : timer;
+};
+
 let names = 0;
 
 /** A name that no other test of this process uses. */

@@ -22,6 +22,12 @@ const environment = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith('PARLEY_')),
 );
 
+/** Fails with advice when there is no binary of the server. */
+export function requireServer() {
+  if (existsSync(binary)) return;
+  throw new Error(`${binary} is missing: build cmd/parley or name its binary in PARLEY_BIN`);
+}
+
 /**
  * An app with client events, subscription counts and the given options.
  *
@@ -44,9 +50,7 @@ export const anApp = (options = {}) => ({
  * @returns {Promise<Server>}
  */
 export async function startServer(config = {}) {
-  if (!existsSync(binary)) {
-    throw new Error(`${binary} is missing: build cmd/parley or name the binary in PARLEY_BIN`);
-  }
+  requireServer();
   const directory = await mkdtemp(path.join(os.tmpdir(), 'parley-e2e-'));
   const server = new Server(directory, {
     ...config,

@@ -10,8 +10,8 @@ import { eventually } from '../lib/wait.js';
 // pusher-js waits 15 s after a refused connection before it tries again.
 const reconnectMs = 40_000;
 
-async function startFor(t) {
-  const server = await startServer({ shutdown: { grace: '5s' } });
+async function startFor(t, config) {
+  const server = await startServer(config);
   t.after(() => server.close());
   return server;
 }
@@ -80,11 +80,22 @@ describe('clients come back by themselves', { concurrency: true }, () => {
   it('told by a close code that asks for it', async (t) => {
     const server = await startFor(t);
     const raw = await connectRaw(t, server);
-    const silent = await connectRaw(t, server);
-    silent.socket.pause(); // it will not answer the close frame
     const ending = server.stop();
     assert.equal((await raw.ended()).code, 4200);
     assert.deepEqual(await ending, { code: 0, signal: null });
-    await server.start();
   });
+});
+
+describe('a client that does not answer', { concurrency: true }, () => {
+  for (const mode of ['event-loop', 'goroutine']) {
+    it(`delays the end by the grace period and no more, in mode ${mode}`, async (t) => {
+      const server = await startFor(t, { transport: { mode }, shutdown: { grace: '2s' } });
+      const silent = await connectRaw(t, server);
+      silent.socket.pause(); // it reads nothing any more, the close frame neither
+      const start = Date.now();
+      assert.deepEqual(await server.stop(), { code: 0, signal: null });
+      const tookMs = Date.now() - start;
+      assert.ok(tookMs < 4000, `the end took ${tookMs} ms`);
+    });
+  }
 });

@@ -136,11 +136,11 @@ func (r *realm) join(c *client, channel string, member *protocol.Member) {
 		c.authorized.Store(true)
 	}
 	c.reply(succeeded(&room.Room))
-	if room.Kind.Has(protocol.Cached) {
-		r.sendCached(c, room)
-	}
 	if change.Occupied {
 		r.emit(room, webhook.ChannelOccupied(channel))
+	}
+	if room.Kind.Has(protocol.Cached) {
+		r.sendCached(c, room)
 	}
 	if m := change.Member; m != nil {
 		r.broadcast(room, websocket.NewFrame(protocol.MemberAdded(channel, *m)), &c.session)

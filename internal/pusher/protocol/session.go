@@ -96,6 +96,15 @@ const (
 	typeServer = "ServerError"
 )
 
+// Statuses of a pusher:subscription_error, as soketi gives them.
+const (
+	statusAuth           = 401
+	statusNameTooLong    = 4009
+	statusFull           = 4100
+	statusMemberTooLarge = 4301
+	statusOther          = 4302
+)
+
 // Receive takes one message of the client at the time now.
 func (s *Session) Receive(p *Policy, now time.Time, raw []byte) []Effect {
 	m, err := parseMessage(raw)
@@ -128,7 +137,7 @@ func reject(reason string, code int, message, channel string) []Effect {
 	return []Effect{Reject{Reply{Failure(code, message, channel)}, reason}}
 }
 
-// RejectSubscription refuses a subscription in both forms that clients listen for: an
+// rejectSubscription refuses a subscription in both forms that clients listen for: an
 // error of the connection and one of the channel.
 func rejectSubscription(reason, channel string, code int, kind string, status int, message string) []Effect {
 	return []Effect{
@@ -139,7 +148,7 @@ func rejectSubscription(reason, channel string, code int, kind string, status in
 
 // RoomFull refuses a subscription to a presence channel that has all its members.
 func RoomFull(channel string, max int) []Effect {
-	return rejectSubscription(RejectFull, channel, CodeOverCapacity, typeLimit, CodeOverCapacity,
+	return rejectSubscription(RejectFull, channel, CodeOverCapacity, typeLimit, statusFull,
 		fmt.Sprintf("The presence channel has the maximum of %d members", max))
 }
 
@@ -150,19 +159,19 @@ func (s *Session) subscribe(p *Policy, m message) []Effect {
 	}
 	if len(data.Channel) > p.MaxChannelName {
 		return rejectSubscription(RejectChannelName, data.Channel[:p.MaxChannelName], CodeMessageRejected, typeLimit,
-			CodeUnauthorized, fmt.Sprintf("The channel name is longer than %d characters", p.MaxChannelName))
+			statusNameTooLong, fmt.Sprintf("The channel name is longer than %d characters", p.MaxChannelName))
 	}
 	if !ValidChannel(data.Channel, p.MaxChannelName) {
 		return rejectSubscription(RejectChannelName, data.Channel, CodeMessageRejected, typeServer,
-			CodeWatchlistTooLong, "The channel name is not valid")
+			statusOther, "The channel name is not valid")
 	}
 	if s.Subscription(data.Channel) == nil && len(s.subscriptions) >= p.MaxSubscriptions {
 		return rejectSubscription(RejectSubscription, data.Channel, CodeOverCapacity, typeLimit,
-			CodeOverCapacity, fmt.Sprintf("A connection may have %d subscriptions", p.MaxSubscriptions))
+			statusFull, fmt.Sprintf("A connection may have %d subscriptions", p.MaxSubscriptions))
 	}
 	kind := KindOf(data.Channel)
 	if !s.authorized(p, kind, data) {
-		return rejectSubscription(RejectAuth, data.Channel, CodeUnauthorized, typeAuth, 401,
+		return rejectSubscription(RejectAuth, data.Channel, CodeUnauthorized, typeAuth, statusAuth,
 			"Invalid signature: the channel "+data.Channel+" was not authorized for this connection")
 	}
 	if !kind.Has(Presence) {
@@ -187,13 +196,13 @@ func (s *Session) subscribePresence(p *Policy, data subscribeData) []Effect {
 		return []Effect{Subscribe{data.Channel, &Member{UserID: s.User.ID, Info: s.User.Info}}}
 	}
 	if len(data.ChannelData) > p.MaxMemberSize {
-		return rejectSubscription(RejectMemberSize, data.Channel, CodeClientEventRejected, typeLimit,
-			CodeClientEventRejected, fmt.Sprintf("The channel_data is over %d bytes", p.MaxMemberSize))
+		return rejectSubscription(RejectMemberSize, data.Channel, CodeMessageRejected, typeLimit,
+			statusMemberTooLarge, fmt.Sprintf("The channel_data is over %d bytes", p.MaxMemberSize))
 	}
 	member, err := parseMember(data.ChannelData)
 	if err != nil {
 		return rejectSubscription(RejectMember, data.Channel, CodeMessageRejected, typeServer,
-			CodeWatchlistTooLong, "Invalid channel_data: "+err.Error())
+			statusOther, "Invalid channel_data: "+err.Error())
 	}
 	return []Effect{Subscribe{data.Channel, member}}
 }

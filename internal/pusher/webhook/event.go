@@ -108,6 +108,9 @@ func (ev Event) encode() []byte {
 	return encodeJSON(fields)
 }
 
+// String returns the event's JSON object.
+func (ev Event) String() string { return string(ev.encode()) }
+
 // encodeJSON is json.Marshal without the escapes that only HTML needs. The value must be
 // one that always encodes.
 func encodeJSON(value any) []byte {

@@ -56,12 +56,19 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger, out io.Writer
 	// Signals first, so that none is missed while the node starts.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer close(signals)
 	defer signal.Stop(signals)
-	starting, cancel := context.WithCancel(ctx)
-	defer cancel()
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	reload := make(chan struct{}, 1)
+	go follow(signals, log, stop, reload)
 
 	started := time.Now()
-	n, err := node.Start(starting, c, log)
+	n, err := node.Start(serving, c, log)
+	if err != nil && serving.Err() != nil {
+		log.Info("stopped before the start was done", "error", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -69,36 +76,52 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger, out io.Writer
 		"connections", n.Mode(), "version", node.Version(), "after", time.Since(started).Round(time.Millisecond))
 	greet(out, n, c)
 
-	reason := error(nil)
-	for waiting := true; waiting; {
-		select {
-		case s := <-signals:
-			if s == syscall.SIGHUP {
-				if err := n.ReloadTLS(); err != nil {
-					log.Error("certificate not reloaded", "error", err)
-				}
-				continue
-			}
-			log.Info("stopping", "signal", s.String(), "grace", c.Shutdown.Grace)
-			waiting = false
-		case reason = <-n.Failed():
-			log.Error("a part of the node failed, stopping", "error", reason)
-			waiting = false
-		}
-	}
-	go func() {
-		for s := range signals {
-			if s != syscall.SIGHUP {
-				log.Warn("second signal, ending at once")
-				os.Exit(1)
-			}
-		}
-	}()
+	reason := wait(serving, n, reload, log)
+	log.Info("stopping", "grace", c.Shutdown.Grace)
 	stopping, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), c.Shutdown.Grace)
 	defer cancelStop()
 	err = errors.Join(reason, n.Stop(stopping))
 	log.Info("stopped")
 	return err
+}
+
+// follow does what signals ask for: SIGHUP a reload, the first other one the end of
+// serving, a second one the end of the process. It returns when the channel is closed.
+func follow(signals <-chan os.Signal, log *slog.Logger, stop func(), reload chan<- struct{}) {
+	stopping := false
+	for s := range signals {
+		switch {
+		case s == syscall.SIGHUP:
+			select {
+			case reload <- struct{}{}:
+			default: // one that has not begun reads the same files
+			}
+		case stopping:
+			log.Warn("second signal, ending at once", "signal", s.String())
+			os.Exit(1)
+		default:
+			log.Info("asked to stop", "signal", s.String())
+			stopping = true
+			stop()
+		}
+	}
+}
+
+// wait returns when serving ends, with nil, or a part of the node has failed.
+func wait(serving context.Context, n *node.Node, reload <-chan struct{}, log *slog.Logger) error {
+	for {
+		select {
+		case <-reload:
+			if err := n.ReloadTLS(); err != nil {
+				log.Error("certificate not reloaded", "error", err)
+			}
+		case <-serving.Done():
+			return nil
+		case err := <-n.Failed():
+			log.Error("a part of the node failed, stopping", "error", err)
+			return err
+		}
+	}
 }
 
 // greet tells a person what runs and how to try it.

@@ -113,7 +113,8 @@ type RetryPolicy struct {
 	Jitter  float64       // each wait is varied by up to this share, 0 to 1
 }
 
-// QueueConfig configures a queue; the driver takes it when it opens the queue.
+// QueueConfig configures a queue; the driver takes it when it opens the queue. All numbers
+// must be positive, but for those of Retry when nothing is to be tried again.
 type QueueConfig struct {
 	Name        string        // letters, digits, - and _
 	Visibility  time.Duration // a job whose worker dies is delivered again after it
@@ -150,7 +151,8 @@ type Queue interface {
 	// most MaxDeadLettersPage.
 	DeadLetters(ctx context.Context, after string, limit int) ([]DeadLetter, error)
 	// Replay puts a dead letter back into the queue as a new first attempt and removes it
-	// from the dead letters; ErrNotFound if there is none.
+	// from the dead letters; ErrNotFound if there is none, ErrFull if the queue is full, and
+	// then the dead letter stays.
 	Replay(ctx context.Context, id string) error
 	// Discard removes a dead letter; ErrNotFound if there is none.
 	Discard(ctx context.Context, id string) error

@@ -98,21 +98,31 @@ func environmentName(option string) string {
 	return "PARLEY_" + strings.ToUpper(strings.ReplaceAll(option, ".", "_"))
 }
 
-// windowsAddressInUse is WSAEADDRINUSE, which package syscall does not name there.
-const windowsAddressInUse = syscall.Errno(10048)
+// WSAEADDRINUSE and WSAECONNREFUSED, which package syscall does not name on Windows.
+const (
+	windowsAddressInUse = syscall.Errno(10048)
+	windowsRefused      = syscall.Errno(10061)
+)
 
 func inUse(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && (errno == syscall.EADDRINUSE || errno == windowsAddressInUse)
 }
 
+func refused(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && (errno == syscall.ECONNREFUSED || errno == windowsRefused)
+}
+
 // openUnix listens on a unix socket, replacing one that a dead process left behind.
 func (n *Node) openUnix(c config.UnixSocket) error {
-	if conn, err := net.DialTimeout("unix", c.Path, time.Second); err == nil {
+	conn, err := net.DialTimeout("unix", c.Path, time.Second)
+	if err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("listen on %s: another process serves this socket; set unix_socket.path to another", c.Path)
 	}
-	if info, err := os.Lstat(c.Path); err == nil && info.Mode().Type() == os.ModeSocket {
+	// Nobody listens only if the call was refused: one that is busy or not ours lives.
+	if info, lost := os.Lstat(c.Path); lost == nil && info.Mode().Type() == os.ModeSocket && refused(err) {
 		if err := os.Remove(c.Path); err != nil {
 			return fmt.Errorf("remove the stale socket %s: %w", c.Path, err)
 		}
@@ -233,29 +243,38 @@ func (n *Node) portOf(l *listener) string {
 }
 
 // Stop ends the node in the reverse order of Start, within ctx: out of rotation, no new
-// requests, clients sent away, webhooks handed over, storage closed.
+// requests, clients sent away, webhooks handed over, storage closed. No step may take what
+// the later ones need: a slow request must not cost the clients their goodbye, nor a
+// client that does not answer the webhooks.
 func (n *Node) Stop(ctx context.Context) error {
 	if n.health != nil {
 		n.health.Drain()
 	}
+	grace := n.config.Shutdown.Grace
+	finishing, cancel := context.WithTimeout(ctx, grace/4)
+	defer cancel()
+	leaving, cancel := context.WithTimeout(ctx, grace*3/4)
+	defer cancel()
+	sending, cancel := context.WithTimeout(ctx, grace*9/10)
+	defer cancel()
 	var errs []error
 	for _, l := range n.listeners {
 		if l.name != "metrics" { // probes go on being answered until the end
-			errs = append(errs, l.close(ctx))
+			errs = append(errs, n.close(finishing, l))
 		}
 	}
 	if n.hub != nil {
-		n.hub.Drain(ctx, n.config.Shutdown.Grace/2)
-	}
-	if n.webhooks != nil {
-		errs = append(errs, n.finishWebhooks(ctx))
+		n.hub.Drain(leaving, grace/2)
 	}
 	if n.transport != nil {
-		errs = append(errs, n.transport.Close())
+		errs = append(errs, n.closeTransport(sending))
+	}
+	if n.webhooks != nil { // after the last client has left its channels
+		errs = append(errs, n.finishWebhooks(sending))
 	}
 	n.background()
 	for _, l := range n.listeners {
-		errs = append(errs, l.close(ctx))
+		errs = append(errs, n.close(ctx, l))
 	}
 	n.running.Wait()
 	if n.apps != nil {
@@ -282,16 +301,35 @@ func (n *Node) finishWebhooks(ctx context.Context) error {
 	return err
 }
 
-func (l *listener) close(ctx context.Context) error {
+// closeTransport drops what connections are left. One that holds it up does not hold up
+// the node beyond ctx.
+func (n *Node) closeTransport(ctx context.Context) error {
+	closed := make(chan error, 1)
+	go func() { closed <- n.transport.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close the connections: %w", ctx.Err())
+	}
+}
+
+// close ends a listener. Requests that are not answered when ctx ends are cut off.
+func (n *Node) close(ctx context.Context, l *listener) error {
 	if l.server == nil {
 		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("close %s: %w", l.name, err)
 		}
 		return nil
 	}
-	if err := l.server.Shutdown(ctx); err != nil {
-		_ = l.server.Close()
+	err := l.server.Shutdown(ctx)
+	if err == nil {
+		return nil
+	}
+	_ = l.server.Close()
+	if ctx.Err() == nil {
 		return fmt.Errorf("stop %s: %w", l.name, err)
 	}
+	n.log.Warn("requests are cut off, they took too long", "port", l.name)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 )
 
@@ -59,8 +60,9 @@ func redirectToTLS(port string) http.Handler {
 		if name, _, err := net.SplitHostPort(host); err == nil {
 			host = name
 		}
-		if port != "443" {
-			host = net.JoinHostPort(host, port)
+		host = net.JoinHostPort(strings.Trim(host, "[]"), port) // the brackets of an IPv6 address
+		if port == "443" {
+			host = strings.TrimSuffix(host, ":443")
 		}
 		target := *r.URL
 		target.Scheme, target.Host = "https", host

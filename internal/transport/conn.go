@@ -11,7 +11,8 @@ import (
 
 // Handler is what a surface does with one connection. Open, Message and Closed are called
 // one at a time and in order, on the connection's event loop or goroutine: they must not
-// wait. Expired is called on the timers' goroutine and may run beside them.
+// wait. Expired is called on the timers' goroutine and may run beside them; when the
+// connection ends at that very moment it may still be running after Closed.
 type Handler interface {
 	// Open is called once, before any message.
 	Open(c *Conn)
@@ -168,8 +169,11 @@ func (c *Conn) Idle() time.Duration {
 // expired is called by the wheel.
 func (c *Conn) expired() {
 	c.mu.Lock()
-	state := c.state
+	state, fire := c.state, c.server.wheel.fire(c)
 	c.mu.Unlock()
+	if !fire {
+		return // it was set anew in the meantime
+	}
 	switch state {
 	case stateOpen:
 		c.handler.Expired(c)

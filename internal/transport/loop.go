@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -35,11 +36,11 @@ type loop struct {
 	scheduled bool    // a pass over dirty was asked for
 
 	// The following are used on the loop only.
-	spare   []*Conn  // the list of the last pass, for the next
-	vectors [][]byte // scratch of one Writev
+	spare   []*Conn            // the list of the last pass, for the next
+	vectors [][]byte           // scratch of one Writev
+	blocked map[*Conn]struct{} // connections whose socket did not take everything
 
-	backlogMu sync.Mutex
-	blocked   map[*Conn]struct{} // connections whose socket did not take everything
+	blockedCount atomic.Int64 // len(blocked), for the sweep
 }
 
 // loopLink is a Conn's socket in a loop.
@@ -93,17 +94,22 @@ func (e *eventLoops) stop() error {
 
 // enroll moves a socket into a loop. The loop owns a duplicate; nc itself is closed.
 func (e *eventLoops) enroll(c *Conn, nc net.Conn, early []byte) error {
-	_, err := e.client.EnrollContext(nc, &enrolled{conn: c, early: early})
-	if err != nil {
+	entering := &enrolled{conn: c, early: early}
+	if _, err := e.client.EnrollContext(nc, entering); err != nil {
 		return fmt.Errorf("enroll connection of %v: %w", nc.RemoteAddr(), err)
+	}
+	// gnet has waited for its loop to try, but keeps the loop's error to itself.
+	if !entering.opened.Load() {
+		return fmt.Errorf("enroll connection of %v: the poller refused it", nc.RemoteAddr())
 	}
 	return nil
 }
 
 // enrolled is a connection on its way into a loop.
 type enrolled struct {
-	conn  *Conn
-	early []byte // bytes that came with the handshake
+	conn   *Conn
+	early  []byte // bytes that came with the handshake
+	opened atomic.Bool
 }
 
 func (e *eventLoops) loopOf(events gnet.EventLoop) *loop {
@@ -124,6 +130,7 @@ func (e *eventLoops) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	l := e.loopOf(gc.EventLoop())
 	c.link = &loopLink{loop: l, conn: gc}
 	gc.SetContext(c)
+	entering.opened.Store(true)
 	c.open(entering.early)
 	l.flush(c, gc)
 	return nil, gnet.None
@@ -191,13 +198,14 @@ func (l *loop) Run(context.Context) error {
 // maxSpare keeps one burst from holding a large list for ever.
 const maxSpare = 64 << 10
 
-// flush writes what waits for c. It runs on the loop.
+// flush writes what waits for c and, when that ends the conversation, closes the socket as
+// soon as it has taken everything. It runs on the loop.
 func (l *loop) flush(c *Conn, gc gnet.Conn) {
 	q, cut := c.take()
 	if q != nil {
 		l.write(c, gc, q)
 	}
-	if cut {
+	if cut && gc.OutboundBuffered() == 0 {
 		_ = l.events.Close(gc)
 	}
 }
@@ -212,11 +220,12 @@ func (l *loop) write(c *Conn, gc gnet.Conn, q *outgoing) {
 			l.vectors = append(l.vectors, f.Wire(c.deflate))
 		}
 		frames = frames[n:]
-		if _, err := gc.Writev(l.vectors); err != nil {
+		_, err := gc.Writev(l.vectors)
+		clear(l.vectors)
+		if err != nil {
 			break // gnet has closed the socket and called OnClose
 		}
 	}
-	clear(l.vectors)
 	releaseOutgoing(q)
 	before := c.handed
 	c.handed = 0
@@ -235,15 +244,13 @@ func (l *loop) write(c *Conn, gc gnet.Conn, q *outgoing) {
 }
 
 func (l *loop) block(c *Conn) {
-	l.backlogMu.Lock()
 	l.blocked[c] = struct{}{}
-	l.backlogMu.Unlock()
+	l.blockedCount.Store(int64(len(l.blocked)))
 }
 
 func (l *loop) unblock(c *Conn) {
-	l.backlogMu.Lock()
 	delete(l.blocked, c)
-	l.backlogMu.Unlock()
+	l.blockedCount.Store(int64(len(l.blocked)))
 }
 
 // sweep refreshes the count of bytes that gnet holds for full sockets, so that publishers
@@ -260,10 +267,7 @@ func (e *eventLoops) sweep() {
 		}
 		e.mu.Lock()
 		for _, l := range e.loops {
-			l.backlogMu.Lock()
-			some := len(l.blocked) > 0
-			l.backlogMu.Unlock()
-			if some {
+			if l.blockedCount.Load() > 0 {
 				_ = l.events.Execute(context.Background(), gnet.RunnableFunc(l.refresh))
 			}
 		}
@@ -272,14 +276,14 @@ func (e *eventLoops) sweep() {
 }
 
 func (l *loop) refresh(context.Context) error {
-	l.backlogMu.Lock()
-	defer l.backlogMu.Unlock()
 	for c := range l.blocked {
-		waiting := int64(c.link.(*loopLink).conn.OutboundBuffered())
+		gc := c.link.(*loopLink).conn
+		waiting := int64(gc.OutboundBuffered())
 		c.server.backlog.add(waiting - c.handed)
 		c.handed = waiting
 		if waiting == 0 {
-			delete(l.blocked, c)
+			l.unblock(c)
+			l.flush(c, gc) // it may have waited for this to end
 		}
 	}
 	return nil

@@ -21,17 +21,14 @@ const streamBuffer = 4 << 10
 const writeTimeout = 30 * time.Second
 
 // runStream serves c until its socket ends. It is the connection's goroutine.
-func (s *Server) runStream(c *Conn, nc net.Conn, early []byte) {
+func (s *Server) runStream(c *Conn, k *streamLink, early []byte) {
 	defer s.streams.Done()
-	k := &streamLink{conn: nc}
-	c.mu.Lock()
-	c.link = k
-	c.mu.Unlock()
+	defer s.leave(c)
 	c.open(early)
 	k.flush(c)
 	buf := make([]byte, streamBuffer)
 	for !k.gone.Load() {
-		n, err := nc.Read(buf)
+		n, err := k.conn.Read(buf)
 		if n > 0 {
 			c.receive(buf[:n])
 			k.flush(c)
@@ -40,7 +37,7 @@ func (s *Server) runStream(c *Conn, nc net.Conn, early []byte) {
 			break
 		}
 	}
-	_ = nc.Close() // the peer is gone or about to be; nothing depends on the answer
+	_ = k.conn.Close() // the peer is gone or about to be; nothing depends on the answer
 	c.closed()
 }
 
@@ -62,9 +59,15 @@ func (k *streamLink) schedule(c *Conn) {
 	}()
 }
 
+// longAgo as a deadline ends every wait for the socket.
+var longAgo = time.Unix(1, 0)
+
+// cut wakes the reader, which closes the socket and ends the conversation. It does not close
+// the socket itself: TLS waits for its farewell to be written, and the caller may be the
+// timers' goroutine.
 func (k *streamLink) cut(*Conn) {
 	k.gone.Store(true)
-	_ = k.conn.Close() // wakes the reader, which ends the conversation
+	_ = k.conn.SetDeadline(longAgo)
 }
 
 // write drains the queue. scheduled stays set until it is empty, so there is one writer.

@@ -52,8 +52,14 @@ type Server struct {
 	wheel   *wheel
 	backlog backlog
 	count   atomic.Int64
-	streams sync.WaitGroup // goroutines of connections outside the loops
 	rules   websocket.Rules
+
+	streams   sync.WaitGroup // goroutines of connections outside the loops
+	streamsMu sync.Mutex
+	streaming map[*Conn]struct{} // connections outside the loops; guarded by streamsMu
+
+	life  sync.RWMutex // held for reading while a connection enters
+	ended bool         // Close was called; guarded by life
 }
 
 // NewServer starts the event loops and the timers.
@@ -71,8 +77,9 @@ func NewServer(options Options) (*Server, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		options: options,
-		rules:   websocket.Rules{MaxMessage: options.MaxMessage, Compression: options.Compression},
+		options:   options,
+		streaming: make(map[*Conn]struct{}),
+		rules:     websocket.Rules{MaxMessage: options.MaxMessage, Compression: options.Compression},
 	}
 	s.backlog.init(options.MaxBacklog)
 	if options.EventLoops > 0 {
@@ -105,13 +112,41 @@ func (s *Server) Backlog() int64 { return s.backlog.bytes.Load() }
 // or cutting off every subscriber. It returns ctx's error when that ends first.
 func (s *Server) WaitBacklog(ctx context.Context) error { return s.backlog.wait(ctx) }
 
-// Close drops every connection and ends the event loops and timers.
+// Close drops every connection and ends the event loops and timers. It returns after the
+// last Handler.Closed, so a handler must not call it. From then on Upgrade fails with
+// net.ErrClosed; further calls do nothing.
 func (s *Server) Close() error {
+	s.life.Lock()
+	again := s.ended
+	s.ended = true
+	s.life.Unlock()
+	if again {
+		return nil
+	}
 	s.wheel.stop()
+	s.streamsMu.Lock()
+	for c := range s.streaming {
+		c.link.cut(c)
+	}
+	s.streamsMu.Unlock()
 	var err error
 	if s.loops != nil {
 		err = s.loops.stop()
 	}
 	s.streams.Wait()
 	return err
+}
+
+// enter and leave keep the list of connections that Close has to cut itself.
+func (s *Server) enter(c *Conn) {
+	s.streams.Add(1)
+	s.streamsMu.Lock()
+	s.streaming[c] = struct{}{}
+	s.streamsMu.Unlock()
+}
+
+func (s *Server) leave(c *Conn) {
+	s.streamsMu.Lock()
+	delete(s.streaming, c)
+	s.streamsMu.Unlock()
 }

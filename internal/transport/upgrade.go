@@ -27,7 +27,11 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler Handler
 	}}
 	if s.options.Compression {
 		upgrader.Negotiate = func(option httphead.Option) (httphead.Option, error) {
-			return deflate.Negotiate(option)
+			accept, err := deflate.Negotiate(option)
+			if err != nil {
+				return httphead.Option{}, nil // an unknown parameter: declined, RFC 7692 section 7.1
+			}
+			return accept, nil
 		}
 	}
 	nc, buffered, _, err := upgrader.Upgrade(r, w)
@@ -47,6 +51,12 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler Handler
 }
 
 func (s *Server) serve(nc net.Conn, early []byte, compressed bool, handler Handler) error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.ended {
+		_ = nc.Close()
+		return fmt.Errorf("serve connection: %w", net.ErrClosed)
+	}
 	c := &Conn{server: s, handler: handler, deflate: compressed}
 	if len(early) == 0 {
 		early = nil
@@ -70,8 +80,10 @@ func (s *Server) serve(nc net.Conn, early []byte, compressed bool, handler Handl
 		_ = nc.Close()
 		return fmt.Errorf("clear deadline: %w", err)
 	}
-	s.streams.Add(1)
-	go s.runStream(c, nc, early)
+	k := &streamLink{conn: nc}
+	c.link = k
+	s.enter(c)
+	go s.runStream(c, k, early)
 	return nil
 }
 
@@ -81,23 +93,26 @@ type wrapped interface{ Raw() net.Conn }
 // plainSocket returns the kernel socket under nc with the bytes a wrapper has read ahead,
 // or nil when there is none to be had (TLS).
 func plainSocket(nc net.Conn) (plain net.Conn, rest []byte, err error) {
-	if w, ok := nc.(wrapped); ok {
-		if rest, err = readBuffered(nc); err != nil {
-			return nil, nil, err
-		}
-		nc = w.Raw()
+	plain = nc
+	w, isWrapped := nc.(wrapped)
+	if isWrapped {
+		plain = w.Raw()
 	}
-	switch nc.(type) {
+	switch plain.(type) {
 	case *net.TCPConn, *net.UnixConn:
-		return nc, rest, nil
+	default:
+		return nil, nil, nil
 	}
-	return nil, nil, nil
+	if isWrapped {
+		rest, err = readBuffered(nc)
+	}
+	return plain, rest, err
 }
 
 // readBuffered takes what a wrapper holds without touching the socket: with a deadline in
 // the past only bytes already in memory can be read.
 func readBuffered(nc net.Conn) ([]byte, error) {
-	if err := nc.SetReadDeadline(time.Unix(1, 0)); err != nil {
+	if err := nc.SetReadDeadline(longAgo); err != nil {
 		return nil, fmt.Errorf("set read deadline: %w", err)
 	}
 	var rest []byte

@@ -27,8 +27,12 @@ type wheel struct {
 // wheelTimer is the part of a Conn that the wheel owns, guarded by wheel.mu.
 type wheelTimer struct {
 	next, prev *Conn
-	at         int64 // tick of expiry; 0 when not set
+	at         int64 // tick of expiry; 0 when not set, timerDue when taken out to go off
 }
+
+// timerDue marks a timer between advance and fire, so that setting it anew in between, by
+// an earlier one's handler or by another goroutine, still replaces it.
+const timerDue = -1
 
 func newWheel() *wheel {
 	w := &wheel{quit: make(chan struct{}), done: make(chan struct{})}
@@ -59,6 +63,7 @@ func (w *wheel) run() {
 			for _, c := range expired {
 				c.expired()
 			}
+			clear(expired) // connections that are gone must not be held by the next batch's list
 		}
 	}
 }
@@ -72,6 +77,7 @@ func (w *wheel) advance(expired []*Conn) []*Conn {
 		next := c.timer.next
 		if c.timer.at <= now {
 			w.unlink(c)
+			c.timer.at = timerDue
 			expired = append(expired, c)
 		}
 		c = next
@@ -79,13 +85,25 @@ func (w *wheel) advance(expired []*Conn) []*Conn {
 	return expired
 }
 
+// fire tells whether a timer that advance took out is still to go off.
+func (w *wheel) fire(c *Conn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.timer.at != timerDue {
+		return false
+	}
+	c.timer.at = 0
+	return true
+}
+
 // set arms c's timer to go off after d, replacing an earlier setting; 0 disarms it.
 func (w *wheel) set(c *Conn, d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.timer.at != 0 {
+	if c.timer.at > 0 {
 		w.unlink(c)
 	}
+	c.timer.at = 0
 	if d <= 0 {
 		return
 	}

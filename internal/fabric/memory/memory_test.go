@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +43,37 @@ func TestDedupWindow(t *testing.T) {
 		enqueue(1)
 		time.Sleep(time.Nanosecond)
 		enqueue(2)
+		stop()
+		synctest.Wait()
+	})
+}
+
+// TestDeadLetterReplaced has one ID die twice: only the latest letter is kept, as the newest.
+func TestDeadLetterReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		q, err := memory.New().Queue(ctx, fabric.QueueConfig{
+			Name: "q", Visibility: time.Second, MaxJobs: 10, MaxDead: 10, Concurrency: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go q.Work(ctx, func(_ context.Context, job fabric.Job) error {
+			return errors.New(string(job.Payload))
+		})
+		for _, job := range []fabric.Job{
+			{ID: "a", Payload: []byte("old")}, {ID: "b"}, {ID: "a", Payload: []byte("new")},
+		} {
+			if _, err := q.Enqueue(ctx, job); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(fabric.DedupWindow)
+		}
+		letters, err := q.DeadLetters(ctx, "", 10)
+		if err != nil || len(letters) != 2 || letters[0].ID != "b" || letters[1].ID != "a" ||
+			letters[1].Reason != "new" {
+			t.Errorf("got %+v, %v", letters, err)
+		}
 		stop()
 		synctest.Wait()
 	})

@@ -228,15 +228,15 @@ func (d *documents) watch(ctx context.Context, changed func(fabric.Change), read
 func (d *documents) follow(
 	ctx context.Context, last uint64, changed func(fabric.Change),
 ) (uint64, error) {
-	watcher, err := d.bucket.WatchAll(ctx, jetstream.ResumeFromRevision(last+1))
+	// The subscription ends with a context of its own: if ctx ended it while it is being set
+	// up, its updates would never be closed.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	watcher, err := d.bucket.WatchAll(life, jetstream.ResumeFromRevision(last+1))
 	if err != nil {
 		return last, err
 	}
-	defer func() {
-		_ = watcher.Stop()            // fails when the end of ctx was faster
-		for range watcher.Updates() { // releases a delivery that waits for a reader
-		}
-	}()
+	defer closeWatcher(watcher)
 	for {
 		select {
 		case <-ctx.Done():
@@ -254,6 +254,24 @@ func (d *documents) follow(
 			}
 			last = entry.Revision()
 			changed(change)
+		}
+	}
+}
+
+// closeWatcher ends the subscription of a watcher and reads what is left, since a delivery may
+// wait for a reader. It is bounded, because the updates of a watcher whose connection was
+// closed while it was set up have no end.
+func closeWatcher(watcher jetstream.KeyWatcher) {
+	_ = watcher.Stop() // fails when the connection is closed
+	timeout := time.After(settleTimeout)
+	for {
+		select {
+		case _, ok := <-watcher.Updates():
+			if !ok {
+				return
+			}
+		case <-timeout:
+			return
 		}
 	}
 }

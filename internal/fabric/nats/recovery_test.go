@@ -55,7 +55,10 @@ func startWork(ctx context.Context, t testing.TB, q fabric.Queue, result error) 
 	done := make(chan error, 1)
 	go func() {
 		done <- q.Work(ctx, func(_ context.Context, job fabric.Job) error {
-			ids <- job.ID
+			select {
+			case ids <- job.ID:
+			default: // more than any test looks at
+			}
 			return result
 		})
 	}()
@@ -102,6 +105,28 @@ func TestConnectionLost(t *testing.T) {
 			t.Errorf("got job %s, want %s", got, id)
 		}
 		check(t, p.conn.ForceReconnect())
+	}
+}
+
+// TestWatchEndsEarly ends watches at every moment of the set-up of their subscription. Each
+// must return, and not by running into the bound on that.
+func TestWatchEndsEarly(t *testing.T) {
+	ctx, p := open(t)
+	d, err := p.Documents(ctx, "d")
+	check(t, err)
+	for i := range 600 {
+		watch, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		began := time.Now()
+		go func() {
+			done <- d.Watch(watch, func(fabric.Change) {}, func() {
+				time.AfterFunc(time.Duration(i)*time.Microsecond, stop)
+			})
+		}()
+		check(t, next(ctx, t, done))
+		if took := time.Since(began); took >= settleTimeout {
+			t.Fatalf("watch %d took %v to end", i, took)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ func (c ClientAddress) Of(r *http.Request) Address {
 	peer := peerAddress(r.RemoteAddr)
 	forwarded := forwardedFor(r.Header)
 	if c.Hops > 0 && c.trusts(peer) {
-		if i := len(forwarded) - c.Hops; i >= 0 && i < len(forwarded) {
+		if i := len(forwarded) - c.Hops; i >= 0 && forwarded[i].IsValid() {
 			return forwarded[i]
 		}
 		return peer
@@ -79,4 +79,20 @@ func forwardedFor(header http.Header) []Address {
 		list = append(list, addr.Unmap())
 	}
 	return list
+}
+
+// subscriberBits is the part of an IPv6 address that one customer of a network has to
+// itself; limits count it as one, since its owner can use every address in it.
+const subscriberBits = 64
+
+// subscriber returns what a rate limit counts an address as.
+func subscriber(a Address) Address {
+	if !a.Is6() {
+		return a
+	}
+	network, err := a.WithZone("").Prefix(subscriberBits)
+	if err != nil {
+		return a
+	}
+	return network.Addr()
 }

@@ -101,6 +101,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serve
 // connect upgrades a client. Refusals are told after the upgrade, since a browser does not
 // show its page why a handshake failed.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	if !s.admitConnect(w, r) {
+		return
+	}
 	key := r.PathValue("key")
 	app, known := s.apps.ByKey(key)
 	var handler transport.Handler
@@ -108,9 +111,6 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	case s.options.Draining():
 		handler = s.hub.Refuse("", pusher.Refusal{Code: protocol.CodeReconnect,
 			Reason: "The server is shutting down, connect again", Metric: "draining"})
-	case !s.allowConnect(r):
-		http.Error(w, "Too many connects from this address", http.StatusTooManyRequests)
-		return
 	case s.options.StrictProtocol && !fine:
 		handler = s.hub.Refuse("", refusal)
 	case !known:
@@ -122,24 +122,35 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) connectElsewhere(w http.ResponseWriter, r *http.Request) {
+	if !s.admitConnect(w, r) {
+		return
+	}
 	s.upgrade(w, r, s.hub.Refuse("", pusher.Refusal{Code: protocol.CodePathNotFound,
 		Reason: "Path not found", Metric: "path_not_found"}))
 }
 
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, handler transport.Handler) {
+// admitConnect answers what is no handshake or over the limit of its address, which is
+// told before the upgrade, when a refusal is cheap.
+func (s *Server) admitConnect(w http.ResponseWriter, r *http.Request) bool {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "This is a WebSocket endpoint", http.StatusUpgradeRequired)
-		return
+		return false
 	}
+	limiter := s.options.ConnectLimit
+	limited := s.options.Metrics.limit("websocket_connect", limiter, s.options.Clients.Of(r))
+	if err := tellLimit(w.Header(), limiter.Limit(), limited); err != nil {
+		http.Error(w, "Too many connects from this address", http.StatusTooManyRequests)
+		return false
+	}
+	return true
+}
+
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, handler transport.Handler) {
 	if err := s.transport.Upgrade(w, r, handler); err != nil {
 		s.options.Metrics.upgradeErrors.Inc()
 		s.options.Logger.Debug("upgrade failed", "error", err)
 	}
-}
-
-func (s *Server) allowConnect(r *http.Request) bool {
-	return s.options.Metrics.limit("websocket_connect", s.options.ConnectLimit, s.options.Clients.Of(r)).OK
 }
 
 // request is a REST request whose signature was checked.
@@ -148,6 +159,7 @@ type request struct {
 	app    *apps.App
 	limits apps.Limits
 	body   []byte
+	answer http.Header // of the answer
 }
 
 // appHandler answers a request; an error becomes its status and text.
@@ -205,15 +217,15 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, app *apps.App, h
 
 func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (any, error) {
 	limited := s.options.Metrics.limit("api", s.options.APILimit, s.options.Clients.Of(r))
-	if err := tellLimit(w, s.options.APILimit.Limit(), limited); err != nil {
-		return nil, err
-	}
-	body, err := s.readBody(w, r)
-	if err != nil {
+	if err := tellLimit(w.Header(), s.options.APILimit.Limit(), limited); err != nil {
 		return nil, err
 	}
 	if app == nil {
 		return nil, fail(http.StatusNotFound, "Unknown app")
+	}
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return nil, err
 	}
 	s.options.Metrics.called(app, len(body))
 	if err := verify(r, body, app, time.Now()); err != nil {
@@ -222,14 +234,14 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h
 	if !app.Enabled {
 		return nil, fail(http.StatusForbidden, "The app is disabled")
 	}
-	if r.Method == http.MethodGet {
+	if r.Method != http.MethodPost { // GET, and HEAD, which costs as much
 		limit, result := s.hub.AllowRead(app)
-		if err := tellLimit(w, limit, result); err != nil {
+		if err := tellLimit(w.Header(), limit, result); err != nil {
 			s.options.Metrics.quotaExceeded("read_requests")
 			return nil, err
 		}
 	}
-	return h(&request{r, app, app.Limits.WithDefaults(s.options.Defaults), body})
+	return h(&request{r, app, app.Limits.WithDefaults(s.options.Defaults), body, w.Header()})
 }
 
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -245,11 +257,10 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 }
 
 // tellLimit sets the headers of a rate limit and refuses what is over it.
-func tellLimit(w http.ResponseWriter, limit int, result ratelimit.Result) error {
+func tellLimit(header http.Header, limit int, result ratelimit.Result) error {
 	if limit <= 0 {
 		return nil
 	}
-	header := w.Header()
 	reset := strconv.Itoa(int((result.ResetAfter + time.Second - 1) / time.Second))
 	header.Set("X-RateLimit-Limit", strconv.Itoa(limit))
 	header.Set("X-RateLimit-Remaining", strconv.Itoa(result.Remaining))

@@ -49,12 +49,25 @@ func verify(r *http.Request, body []byte, app *apps.App, now time.Time) error {
 			candidates = []string{"/apps/" + behind, path}
 		}
 		for _, candidate := range candidates {
-			if protocol.VerifySignature(app.Secret, protocol.RequestText(r.Method, candidate, query), signature) {
-				return nil
+			for _, parameters := range []url.Values{query, withRepeatedNames(query)} {
+				if protocol.VerifySignature(app.Secret, protocol.RequestText(r.Method, candidate, parameters), signature) {
+					return nil
+				}
 			}
 		}
 	}
 	return fail(http.StatusUnauthorized, "Invalid signature: check the app's secret and the path")
+}
+
+// withRepeatedNames returns the query with each array as one value that repeats the name,
+// "a&info[]=b": some libraries sign an array as it stands in the query and do not join its
+// values by commas.
+func withRepeatedNames(query url.Values) url.Values {
+	repeated := make(url.Values, len(query))
+	for name, values := range query {
+		repeated[name] = []string{strings.Join(values, "&"+strings.ToLower(name)+"=")}
+	}
+	return repeated
 }
 
 func verifyBody(query url.Values, body []byte) error {

@@ -46,17 +46,13 @@ func parseInfo(list string) (set info) {
 	return set
 }
 
-// checkChannels refuses user_count for channels that have no users.
-func (i info) checkChannels(channels []string) error {
-	if i&infoUserCount == 0 {
-		return nil
+// ofPublish is what the answer to an event tells of a channel. As at Pusher, an event may
+// go to channels of several kinds: those that have no users have no user_count.
+func (i info) ofPublish(channel string) info {
+	if !protocol.KindOf(channel).Has(protocol.Presence) {
+		i &^= infoUserCount
 	}
-	for _, channel := range channels {
-		if !protocol.KindOf(channel).Has(protocol.Presence) {
-			return fail(http.StatusBadRequest, "user_count is only known for presence channels")
-		}
-	}
-	return nil
+	return i &^ infoCache
 }
 
 func (s *Server) attributes(r *request, channel string, asked info) channelAttributes {
@@ -104,8 +100,8 @@ func (s *Server) getChannel(r *request) (any, error) {
 		return nil, err
 	}
 	asked := infoOf(r)
-	if err := asked.checkChannels([]string{channel}); err != nil {
-		return nil, err
+	if asked&infoUserCount != 0 && !protocol.KindOf(channel).Has(protocol.Presence) {
+		return nil, fail(http.StatusBadRequest, "user_count is only known for presence channels")
 	}
 	if asked&infoCache != 0 && !protocol.KindOf(channel).Has(protocol.Cached) {
 		return nil, fail(http.StatusBadRequest, "cache is only known for cache channels")

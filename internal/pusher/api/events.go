@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -40,22 +41,19 @@ func (s *Server) postEvents(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := parseInfo(e.Info) &^ infoCache
-	if err := info.checkChannels(channels); err != nil {
-		return nil, err
-	}
+	info := parseInfo(e.Info)
 	if err := s.admitEvents(r, len(channels)); err != nil {
 		return nil, err
 	}
 	for _, channel := range channels {
 		s.hub.Publish(r.app, pusher.Event{Name: e.Name, Data: data, Channel: channel, SocketID: e.SocketID})
 	}
-	if info == 0 {
+	if info&^infoCache == 0 {
 		return struct{}{}, nil
 	}
 	answer := published{Channels: make(map[string]channelAttributes, len(channels))}
 	for _, channel := range channels {
-		answer.Channels[channel] = s.attributes(r, channel, info)
+		answer.Channels[channel] = s.attributes(r, channel, info.ofPublish(channel))
 	}
 	return answer, nil
 }
@@ -67,6 +65,9 @@ func (s *Server) postBatch(r *request) (any, error) {
 	if err := decode(r.body, &body); err != nil {
 		return nil, err
 	}
+	if body.Batch == nil {
+		return nil, fail(http.StatusBadRequest, "batch is missing")
+	}
 	if len(body.Batch) > r.limits.MaxEventBatch {
 		return nil, fail(http.StatusBadRequest, "The batch has %d events, the limit is %d", len(body.Batch), r.limits.MaxEventBatch)
 	}
@@ -74,15 +75,11 @@ func (s *Server) postBatch(r *request) (any, error) {
 	infos := make([]info, len(body.Batch))
 	asked := false
 	for i, e := range body.Batch {
-		channels := []string{e.Channel}
-		data, err := r.checkEvent(e, channels)
+		data, err := r.checkEvent(e, []string{e.Channel})
 		if err != nil {
 			return nil, err
 		}
-		infos[i] = parseInfo(e.Info) &^ infoCache
-		if err := infos[i].checkChannels(channels); err != nil {
-			return nil, err
-		}
+		infos[i] = parseInfo(e.Info).ofPublish(e.Channel)
 		asked = asked || infos[i] != 0
 		events[i] = pusher.Event{Name: e.Name, Data: data, Channel: e.Channel, SocketID: e.SocketID}
 	}
@@ -107,7 +104,7 @@ func (s *Server) postBatch(r *request) (any, error) {
 // admitEvents applies the app's quota and waits for slow subscribers.
 func (s *Server) admitEvents(r *request, n int) error {
 	limit, result := s.hub.AllowEvents(r.app, n)
-	if limit > 0 && !result.OK {
+	if err := tellLimit(r.answer, limit, result); err != nil {
 		s.options.Metrics.quotaExceeded("backend_events")
 		return fail(http.StatusTooManyRequests, "The app may publish %d events a second", limit)
 	}
@@ -120,7 +117,7 @@ func (r *request) checkEvent(e event, channels []string) (data string, err error
 	switch {
 	case e.Name == "":
 		return "", fail(http.StatusBadRequest, "name is missing")
-	case len(e.Name) > r.limits.MaxEventNameLength:
+	case utf8.RuneCountInString(e.Name) > r.limits.MaxEventNameLength:
 		return "", fail(http.StatusBadRequest, "The event name is longer than %d characters", r.limits.MaxEventNameLength)
 	case strings.HasPrefix(e.Name, "pusher:"), strings.HasPrefix(e.Name, "pusher_internal:"):
 		return "", fail(http.StatusBadRequest, "Event names that begin with pusher: or pusher_internal: are reserved")
@@ -187,12 +184,26 @@ func decode(body []byte, v any) error {
 	err := json.Unmarshal(body, v)
 	var typeError *json.UnmarshalTypeError
 	switch {
-	case errors.As(err, &typeError) && typeError.Field != "":
-		return fail(http.StatusBadRequest, "%s has the wrong type, it must be %s", typeError.Field, typeError.Type)
+	case errors.As(err, &typeError) && typeError.Field == "":
+		return fail(http.StatusBadRequest, "The body must be a JSON object, not %s", typeError.Value)
+	case errors.As(err, &typeError):
+		return fail(http.StatusBadRequest, "%s has the wrong type: %s instead of %s",
+			typeError.Field, typeError.Value, jsonType(typeError.Type))
 	case err != nil:
 		return fail(http.StatusBadRequest, "The body is not valid JSON")
 	}
 	return nil
+}
+
+// jsonType is what JSON calls the values of a type.
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "string"
+	case reflect.Slice:
+		return "array"
+	}
+	return "object"
 }
 
 // encode writes an answer without escaping characters that only matter inside HTML.

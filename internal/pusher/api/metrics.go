@@ -77,7 +77,7 @@ func (m *Metrics) limit(context string, limiter Limiter, address Address) rateli
 		return ratelimit.Result{OK: true}
 	}
 	m.checks.WithLabelValues("ip", context).Inc()
-	result := limiter.Allow(address, 1)
+	result := limiter.Allow(subscriber(address), 1)
 	if !result.OK {
 		m.triggered.WithLabelValues("ip", context).Inc()
 	}

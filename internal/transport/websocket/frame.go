@@ -8,9 +8,13 @@ type Frame struct {
 	wire   []byte // header and payload
 	header int    // bytes of wire that are header
 
+	control  bool // a close, ping or pong
 	deflate  sync.Once
 	deflated []byte // the same message compressed, with its header; made on first use
 }
+
+// closeHeader is the header of a close frame, in bytes; its payload is always short.
+const closeHeader = 2
 
 // frameHeaderMax is the longest header of a server frame, in bytes.
 const frameHeaderMax = 10
@@ -34,9 +38,10 @@ func (f *Frame) Payload() []byte { return f.wire[f.header:] }
 func (f *Frame) Size() int { return len(f.wire) }
 
 // Wire returns the frame as it goes to a connection, which must not be changed; compressed when
-// permessage-deflate was negotiated there and saves something.
+// permessage-deflate was negotiated there and saves something. A control frame never is (RFC
+// 7692 section 6.1).
 func (f *Frame) Wire(compressed bool) []byte {
-	if !compressed || len(f.wire)-f.header < deflateMinimum {
+	if !compressed || f.control || len(f.wire)-f.header < deflateMinimum {
 		return f.wire
 	}
 	f.deflate.Do(func() {
@@ -55,10 +60,10 @@ func (f *Frame) Wire(compressed bool) []byte {
 func NewControlFrame(op Opcode, payload []byte) *Frame {
 	wire := AppendHeader(nil, op, false, len(payload))
 	header := len(wire)
-	return &Frame{wire: append(wire, payload...), header: header}
+	return &Frame{wire: append(wire, payload...), header: header, control: true}
 }
 
 // NewCloseFrame makes a close frame.
 func NewCloseFrame(code int, reason string) *Frame {
-	return &Frame{wire: AppendClose(nil, code, reason)}
+	return &Frame{wire: AppendClose(nil, code, reason), header: closeHeader, control: true}
 }

@@ -74,6 +74,7 @@ export class Server {
   #directory;
   #process;
   #exited;
+  #ending; // whether the process has been asked to end
 
   /** What the process wrote to its standard output and error, the last part of it. */
   logs = '';
@@ -101,6 +102,7 @@ export class Server {
   async start() {
     const file = path.join(this.#directory, 'parley.toml');
     await writeFile(file, toToml(this.config));
+    this.#ending = false;
     this.#process = spawn(binary, ['serve', '--config', file], {
       cwd: this.#directory,
       env: environment,
@@ -124,6 +126,13 @@ export class Server {
       throw new Error(`${error.message}\n${this.logs}`);
     }
     if (exit) throw new Error(`the server ended with ${JSON.stringify(exit)}\n${this.logs}`);
+    this.#exited.then((unexpected) => this.#ending || this.#giveUp(unexpected));
+  }
+
+  /** Ends the test file: every test of it would wait in vain for a server that is gone. */
+  #giveUp(exit) {
+    console.error(`the server ended by itself with ${JSON.stringify(exit)}\n${this.logs}`);
+    process.exit(1);
   }
 
   #isReady() {
@@ -138,12 +147,14 @@ export class Server {
 
   /** Asks the process to end and waits for it; returns its exit code and signal. */
   async stop() {
+    this.#ending = true;
     this.#process.kill('SIGTERM');
     return within(this.#exited, 'end of the server after SIGTERM', 20_000);
   }
 
   /** Ends the process without asking. */
   async kill() {
+    this.#ending = true;
     this.#process.kill('SIGKILL');
     return this.#exited;
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import { it } from 'node:test';
 
 import { backendOf, bodyOf, signedBy } from '../lib/backend.js';
@@ -36,6 +37,17 @@ export function channelTests(at) {
     const last = sent.at(-1);
     await events.take(({ event, data }) => event === 'count' && data.n === last, 'the last event');
     assert.deepEqual(events.named('count').map(({ data }) => data.n), sent);
+  });
+
+  it('delivers each of many concurrent events once', async (t) => {
+    const { channel, events } = await subscribe(await connect(t, at.server), unique('news'));
+    const backend = backendOf(at.server, { agent: new http.Agent({ keepAlive: true }) });
+    const sent = Array.from({ length: 300 }, (_, n) => n);
+    await Promise.all(sent.map((n) => backend.trigger(channel.name, 'count', { n })));
+    await backend.trigger(channel.name, 'barrier', {});
+    await events.event('barrier');
+    const received = events.named('count').map(({ data }) => data.n);
+    assert.deepEqual(received.sort((a, b) => a - b), sent);
   });
 
   it('delivers one event to several channels', async (t) => {

@@ -3,6 +3,7 @@ import { it } from 'node:test';
 
 import { backendOf, bodyOf, signedBy } from '../lib/backend.js';
 import { connect, failure, memberIds, record, subscribe, unique } from '../lib/clients.js';
+import { connectRaw } from '../lib/raw.js';
 
 /** Presence channels: who is there, who comes and who goes. */
 export function presenceTests(at) {
@@ -76,6 +77,18 @@ export function presenceTests(at) {
     const comings = anna.events.named('pusher:member_added').map(({ data }) => data.id);
     assert.deepEqual(comings, ['ben', 'carl', 'dora']);
     assert.equal(anna.events.named('pusher:member_removed').length, 1);
+  });
+
+  it('tells of a member whose connection breaks', async (t) => {
+    const name = unique('presence-room');
+    const anna = await join(t, name, 'anna');
+    const ben = await connectRaw(t, at.server);
+    const signature = backendOf(at.server).authorizeChannel(ben.socketId, name, { user_id: 'ben' });
+    await ben.subscribe(name, signature);
+    await anna.events.event('pusher:member_added');
+    ben.socket.terminate(); // without a close frame
+    assert.equal((await anna.events.event('pusher:member_removed')).id, 'ben');
+    assert.deepEqual(await usersOf(name), ['anna']);
   });
 
   it('delivers events to the members', async (t) => {

@@ -28,12 +28,18 @@ after(async () => {
   await site?.close();
 });
 
-/** Opens a page of the site with a connected pusher-js as window.pusher. */
-async function openPage(t, user) {
+/** Opens a page of the site. */
+async function emptyPage(t) {
   const page = await chromium.newPage();
   t.after(() => page.close());
   page.setDefaultTimeout(patience);
   await page.goto(site.url);
+  return page;
+}
+
+/** Opens a page with a connected pusher-js as window.pusher. */
+async function openPage(t, user) {
+  const page = await emptyPage(t);
   await page.evaluate(connectInPage, {
     key: server.apps[0].key,
     options: {
@@ -66,6 +72,18 @@ function subscribeInPage([name, event]) {
     channel.bind('pusher:subscription_succeeded', () => resolve());
     channel.bind('pusher:subscription_error', (error) => reject(new Error(error.status)));
   });
+}
+
+function startEchoInPage({ name, user, host, port, key }) {
+  window.seen = [];
+  const see = (what) => (data) => window.seen.push([name, what, data]);
+  window.echo = new window.Echo.default({
+    ...{ broadcaster: 'pusher', key, cluster: '', wsHost: host, wsPort: port, forceTLS: false },
+    auth: { headers: {}, params: { user } }, // for Laravel's /broadcasting/auth
+  });
+  window.echo.channel(name).listen('OrderShipped', see('shipped'));
+  const presence = window.echo.join(name).here(see('here')).joining(see('joining'));
+  presence.leaving(see('leaving')).listenForWhisper('typing', see('typing'));
 }
 
 /** Waits until something is seen on the page, and returns it. */
@@ -126,23 +144,20 @@ describe('pusher-js in Chromium', () => {
 });
 
 describe('laravel-echo in Chromium', () => {
-  it('listens, joins and whispers', async (t) => {
+  it('connects by itself, listens, joins and whispers', async (t) => {
     const name = unique('page');
-    const echoInPage = (room) => {
-      const see = (what) => (data) => window.seen.push([room, what, data]);
-      window.echo = new window.Echo.default({ broadcaster: 'pusher', client: window.pusher });
-      window.echo.channel(room).listen('OrderShipped', see('shipped'));
-      const presence = window.echo.join(room).here(see('here')).joining(see('joining'));
-      presence.leaving(see('leaving')).listenForWhisper('typing', see('typing'));
+    const openEcho = async (user) => {
+      const page = await emptyPage(t);
+      const { host, port, apps } = server;
+      await page.evaluate(startEchoInPage, { name, user, host, port, key: apps[0].key });
+      return page;
     };
-    const anna = await openPage(t, 'anna');
-    await anna.evaluate(echoInPage, name);
+    const anna = await openEcho('anna');
     assert.deepEqual((await seen(anna, name, 'here'))[2], [{ name: 'ANNA' }]);
     await backend.trigger(name, 'App\\Events\\OrderShipped', { id: 7 });
     assert.deepEqual((await seen(anna, name, 'shipped'))[2], { id: 7 });
 
-    const ben = await openPage(t, 'ben');
-    await ben.evaluate(echoInPage, name);
+    const ben = await openEcho('ben');
     assert.deepEqual((await seen(anna, name, 'joining'))[2], { name: 'BEN' });
     await seen(ben, name, 'here');
     await ben.evaluate((room) => window.echo.join(room).whisper('typing', { n: 1 }), name);

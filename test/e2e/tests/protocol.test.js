@@ -17,6 +17,30 @@ before(async () => {
 });
 after(() => server?.close());
 
+describe('the version of the protocol', () => {
+  const urlOf = ({ host, port }, query) => `ws://${host}:${port}/app/${app.key}${query}`;
+
+  it('does not matter', async (t) => {
+    for (const query of ['', '?protocol=5', '?protocol=7&flash=false', '?protocol=99']) {
+      await connectRaw(t, server, { url: urlOf(server, query) });
+    }
+  });
+
+  it('is checked when the configuration asks for it', async (t) => {
+    const strict = await startServer({ channels: { strict_protocol: true } });
+    t.after(() => strict.close());
+    const connectWith = (query) => openRaw(t, strict, { url: urlOf(strict, query) });
+    for (const [query, code] of [
+      ['', 4008],
+      ['?protocol=seven', 4006],
+      ['?protocol=99', 4007],
+    ]) {
+      assert.equal((await connectWith(query).ended()).code, code, query);
+    }
+    await connectWith('?protocol=7').event('pusher:connection_established');
+  });
+});
+
 describe('frames of the server', () => {
   it('establish the connection with a string of JSON', async (t) => {
     const frame = await openRaw(t, server).frames.take();
@@ -114,6 +138,23 @@ describe('messages of clients', () => {
     raw.socket.send('{"event": ');
     await raw.event('pusher:error');
     await raw.settled();
+  });
+
+  it('may come in pieces', async (t) => {
+    const raw = await connectRaw(t, server);
+    const channel = unique('news');
+    const text = JSON.stringify({ event: 'pusher:subscribe', data: { channel } });
+    for (let at = 0; at < text.length; at += 10) {
+      raw.socket.send(text.slice(at, at + 10), { fin: at + 10 >= text.length });
+      raw.socket.ping(); // control frames may come in between
+    }
+    await raw.event('pusher_internal:subscription_succeeded', channel);
+  });
+
+  it('end the connection when they are over the largest frame', async (t) => {
+    const raw = await connectRaw(t, server);
+    raw.send('pusher:no_such_event', 'x'.repeat(64 * 1024));
+    assert.equal((await raw.ended()).code, 1009);
   });
 
   it('may be WebSocket pings', async (t) => {

@@ -2,37 +2,43 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 
 import { backendOf, bodyOf, signedBy } from '../lib/backend.js';
-import { connect, memberIds, reached, subscribe, unique } from '../lib/clients.js';
+import { connect, memberIds, reached, record, subscribe, unique } from '../lib/clients.js';
 import { connectRaw } from '../lib/raw.js';
-import { startServer } from '../lib/server.js';
+import { startReceiver } from '../lib/receiver.js';
+import { anApp, startServer } from '../lib/server.js';
 import { eventually } from '../lib/wait.js';
 
 // pusher-js waits 15 s after a refused connection before it tries again.
 const reconnectMs = 40_000;
 
 async function startFor(t, config) {
-  const server = await startServer(config);
+  const apps = [anApp({ enable_user_authentication: true })];
+  const server = await startServer({ apps, ...config });
   t.after(() => server.close());
   return server;
 }
 
-/** A client with a public, a private and a presence channel. */
+/** A signed-in client with a public, a private and a presence channel. */
 async function populate(t, server, name, user_id) {
-  const identity = { member: { user_id } };
+  const identity = { member: { user_id }, user: { id: user_id } };
   const pusher = await connect(t, server, signedBy(backendOf(server), identity));
   const names = [`news-${name}`, `private-${name}`, `presence-${name}`];
   const rooms = await Promise.all(names.map((room) => subscribe(pusher, room)));
-  return { pusher, rooms, presence: rooms[2].channel };
+  const personal = record(pusher.user, `user ${user_id}`);
+  pusher.signin();
+  await isSignedIn(pusher);
+  return { pusher, rooms, presence: rooms[2].channel, personal };
 }
+
+const isSignedIn = (pusher) =>
+  eventually(() => pusher.user.serverToUserChannel?.subscribed, 'the client is signed in');
 
 /** Waits until a client is subscribed again everywhere and sees who is there. */
 async function returned(client, ids) {
   await reached(client.pusher, 'connected', reconnectMs);
   for (const { events } of client.rooms) await events.event('pusher:subscription_succeeded');
-  await eventually(
-    () => memberIds(client.presence).join() === ids.join(),
-    `members ${ids}`,
-  );
+  await eventually(() => memberIds(client.presence).join() === ids.join(), `members ${ids}`);
+  await isSignedIn(client.pusher);
 }
 
 describe('clients come back by themselves', { concurrency: true }, () => {
@@ -55,6 +61,8 @@ describe('clients come back by themselves', { concurrency: true }, () => {
       for (const { events } of [...anna.rooms, ...ben.rooms]) {
         assert.deepEqual(await events.event('hello'), { n: 1 });
       }
+      await backend.sendToUser('ben', 'alert', { n: 2 });
+      assert.deepEqual(await ben.personal.event('alert'), { n: 2 });
       const { users } = await bodyOf(backend.get({ path: `/channels/presence-${name}/users` }));
       assert.deepEqual(users.map(({ id }) => id).sort(), ['anna', 'ben']);
     });
@@ -83,6 +91,31 @@ describe('clients come back by themselves', { concurrency: true }, () => {
     const ending = server.stop();
     assert.equal((await raw.ended()).code, 4200);
     assert.deepEqual(await ending, { code: 0, signal: null });
+  });
+});
+
+describe('a webhook', () => {
+  it('that could not be sent before a kill is sent after it', async (t) => {
+    let status = 500;
+    const receiver = await startReceiver(() => status);
+    t.after(() => receiver.close());
+    const server = await startFor(t, {
+      webhooks: { retry_initial: '200ms' },
+      apps: [anApp({ webhooks: [{ url: receiver.url, event_types: ['channel_occupied'] }] })],
+    });
+    const channel = unique('news');
+    const raw = await connectRaw(t, server);
+    await raw.subscribe(channel);
+    const tells = (wanted) => (request) =>
+      request.status === wanted && request.rawBody.includes(channel);
+    await receiver.requests.take(tells(500), 'a refused webhook');
+    await server.kill();
+    status = 200;
+    await server.start();
+    const request = await receiver.requests.take(tells(200), 'an accepted webhook');
+    const webhook = backendOf(server).webhook(request);
+    assert.ok(webhook.isValid());
+    assert.deepEqual(webhook.getEvents(), [{ name: 'channel_occupied', channel }]);
   });
 });
 

@@ -1,0 +1,60 @@
+# Parley's commands. "make run" starts a node, "make test" checks everything.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
+TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+.PHONY: run build build-all test test-deps lint unit e2e fuzz generate clean
+
+## run: build and start a node
+run: build
+	./bin/parley serve
+
+## build: build bin/parley for this machine
+build:
+	$(BUILD) -o bin/parley ./cmd/parley
+
+## build-all: build for linux, darwin and windows, amd64 and arm64, into dist/
+build-all:
+	@set -e; for target in $(TARGETS); do \
+		os=$${target%/*}; arch=$${target#*/}; ext=; [ $$os = windows ] && ext=.exe; \
+		echo "build dist/parley-$$os-$$arch$$ext"; \
+		GOOS=$$os GOARCH=$$arch $(BUILD) -o dist/parley-$$os-$$arch$$ext ./cmd/parley; \
+	done
+
+## test: install what the tests need, then lint, unit tests with the race detector, end to end
+test: test-deps lint unit e2e
+
+## test-deps: install what the tests need (Debian packages when root, npm packages)
+test-deps:
+	./scripts/test-deps
+
+## lint: formatting, vet and staticcheck, for every platform that is built
+lint:
+	@unformatted=$$(gofmt -l cmd internal); \
+		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	GOOS=windows go vet ./...
+	GOOS=darwin go vet ./...
+	go tool staticcheck ./...
+	go mod tidy -diff
+
+## unit: every Go test, with the race detector
+unit:
+	go test -race ./...
+
+## e2e: the real clients against the real binary
+e2e: build
+	cd test/e2e && PARLEY_BIN=$(CURDIR)/bin/parley npm test
+
+## fuzz: every fuzz target for FUZZTIME (default 30s)
+fuzz:
+	./scripts/fuzz $(or $(FUZZTIME),30s)
+
+## generate: rewrite the generated references
+generate:
+	go generate ./...
+
+clean:
+	rm -rf bin dist

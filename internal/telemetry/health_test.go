@@ -1,0 +1,121 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// probe is a check that a test fails and mends.
+type probe struct{ err error }
+
+func (p *probe) ask(context.Context) error { return p.err }
+
+// ask returns status and word of a health endpoint.
+func ask(t *testing.T, h http.Handler, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	if w.Code != http.StatusNotFound || w.Header().Get("X-Health-Check") != "" {
+		if w.Header().Get("X-Health-Check") != w.Body.String() || w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %q with %v", path, w.Body, w.Header())
+		}
+	}
+	return w.Code, w.Body.String()
+}
+
+func TestHealth(t *testing.T) {
+	var log bytes.Buffer
+	critical, other := &probe{}, &probe{}
+	h := &Health{
+		Checks: []Check{{"other", false, other.ask}, {"critical", true, critical.ask}},
+		App:    func(id string) bool { return id == "known" },
+		Log:    slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	mux := http.NewServeMux()
+	h.Register(mux, "/prefix", false)
+	want := func(path string, status int, word string) {
+		t.Helper()
+		if s, w := ask(t, mux, "/prefix"+path); s != status || w != word {
+			t.Errorf("%s: got %d %q, want %d %q", path, s, w, status, word)
+		}
+	}
+	all := func(status int, word string) {
+		t.Helper()
+		for _, path := range []string{"/up", "/ready", "/up/known"} {
+			want(path, status, word)
+		}
+		want("/live", 200, "OK")
+		want("/up/unknown", 404, "NOT_FOUND")
+	}
+	all(200, "OK")
+	other.err = errors.New("other is gone")
+	all(200, "DEGRADED")
+	critical.err = errors.New("critical is gone")
+	all(503, "ERROR")
+	other.err = nil
+	all(503, "ERROR")
+	critical.err = nil
+	all(200, "OK")
+	h.Drain()
+	all(503, "DRAINING")
+	for _, part := range []string{"check=other", `error="other is gone"`, "check=critical"} {
+		if !strings.Contains(log.String(), part) {
+			t.Errorf("%q is not in the log", part)
+		}
+	}
+	if s, _ := ask(t, mux, "/prefix/usage"); s != 404 {
+		t.Errorf("/usage is served: %d", s)
+	}
+	if s, _ := ask(t, mux, "/up"); s != 404 {
+		t.Errorf("it is served without the prefix: %d", s)
+	}
+}
+
+// A check that hangs fails in time and does not use up the time of the next.
+func TestHealthTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var left time.Duration
+		hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		h := &Health{
+			Checks: []Check{
+				{"first", false, hangs},
+				{"second", true, func(ctx context.Context) error {
+					deadline, _ := ctx.Deadline()
+					left = time.Until(deadline)
+					return nil
+				}},
+			},
+			Log: slog.New(slog.DiscardHandler),
+		}
+		start := time.Now()
+		status, word := h.state(t.Context())
+		if took := time.Since(start); status != 200 || word != "DEGRADED" || took != checkTimeout || left != checkTimeout {
+			t.Errorf("got %d %s after %v, %v were left", status, word, took, left)
+		}
+	})
+}
+
+func TestUsage(t *testing.T) {
+	mux := http.NewServeMux()
+	(&Health{}).Register(mux, "", true)
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/usage", nil))
+	var usage map[string]map[string]float64
+	if err := json.Unmarshal(w.Body.Bytes(), &usage); err != nil || w.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("%s: %v", w.Body, err)
+	}
+	m := usage["memory"]
+	if len(m) != 4 || m["used"] <= 0 || m["total"] < m["used"] || m["free"] != m["total"]-m["used"] ||
+		m["percent"] <= 0 || m["percent"] > 100 {
+		t.Errorf("got %v", usage)
+	}
+}

@@ -300,5 +300,5 @@ func eventually(t *testing.T, what string, happened func() bool) {
 	}
 }
 
-// firstApp returns what the app that a node made would be in a configuration file.
+// credentials are an app's id, key and secret.
 func credentials(app *apps.App) [3]string { return [3]string{app.ID, app.Key, app.Secret} }

@@ -85,7 +85,7 @@ func TestAppsOfTheFile(t *testing.T) {
 	}
 }
 
-func TestEventOverBothDrivers(t *testing.T) {
+func TestEventInBothModes(t *testing.T) {
 	for _, mode := range []string{"auto", "goroutine"} {
 		t.Run(mode, func(t *testing.T) {
 			c := options(t)
@@ -167,7 +167,7 @@ func TestMetricsPort(t *testing.T) {
 		`mine_http_calls_received_total{app_id="7",port="0"} 1`,
 		`mine_http_received_bytes{app_id="7",port="0"} `,
 		`mine_http_transmitted_bytes{app_id="7",port="0"} 2`,
-		`mine_outgoing_bytes 0`,
+		`mine_outgoing_bytes `,
 		`mine_build_info{version="` + Version() + `"} 1`,
 		`go_goroutines `,
 	} {

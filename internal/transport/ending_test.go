@@ -84,7 +84,7 @@ func TestBothClose(t *testing.T) {
 // A client that closes gets what was queued for it before, however slowly it reads.
 func TestClientClosesBeforeReading(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
-		r := newRig(t, m, setup{smallBuffers: true})
+		r := newRig(t, m, setup{smallBuffers: true, Options: Options{CloseTimeout: time.Hour}})
 		c, s := r.connect()
 		long := strings.Repeat("m", 10000)
 		for range 100 {

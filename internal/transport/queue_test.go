@@ -94,8 +94,8 @@ func TestLargeFrameIntoEmptyQueue(t *testing.T) {
 
 // More frames than the kernel takes at once are queued in a handler and flushed after it.
 func TestManyFramesInOnePass(t *testing.T) {
-	for _, n := range []int{1023, 1024, 1025, 5000} {
-		eachMode(t, func(t *testing.T, m mode) {
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, n := range []int{1023, 1024, 1025, 5000} {
 			r := newRig(t, m, setup{smallBuffers: true, hooks: hooks{message: func(c *Conn, _ []byte) {
 				for i := range n {
 					c.Send(websocket.NewFrame([]byte(fmt.Sprint("number ", i))))
@@ -107,8 +107,8 @@ func TestManyFramesInOnePass(t *testing.T) {
 				c.expectText(fmt.Sprint("number ", i))
 			}
 			c.expect(ws.OpPong, "end")
-		})
-	}
+		}
+	})
 }
 
 func TestBroadcast(t *testing.T) {
@@ -156,7 +156,7 @@ func TestBroadcast(t *testing.T) {
 }
 
 // stuff makes more bytes wait for s than the kernel and MaxBacklog take together.
-func stuff(t *testing.T, r *rig, s *session) (frames int) {
+func stuff(t *testing.T, s *session) (frames int) {
 	t.Helper()
 	f := websocket.NewFrame(make([]byte, 100<<10))
 	for range 30 {
@@ -184,7 +184,7 @@ func TestWaitBacklog(t *testing.T) {
 				if err := r.server.WaitBacklog(context.Background()); err != nil {
 					t.Fatalf("without a backlog: %v", err)
 				}
-				frames := stuff(t, r, s)
+				frames := stuff(t, s)
 
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 				defer cancel()

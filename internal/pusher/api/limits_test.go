@@ -114,11 +114,16 @@ func TestAPILimitByAddress(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	from("192.0.2.2").refused(t, 404)
+	// Over IPv6 a network counts: its owner could use another address for each request.
+	from("2001:db8::1").refused(t, 404)
+	from("2001:db8::ffff").refused(t, 404)
+	from("2001:db8:0:0:ffff::1").refused(t, 429)
+	from("2001:db8:0:1::1").refused(t, 404)
 	// What a client claims left of its own address changes nothing.
 	from("192.0.2.9, 192.0.2.1").refused(t, 429)
 	f.wantMetrics("parley_rate_limit", `
-parley_rate_limit_checks_total{limiter_type="ip",port="6001",request_context="api"} 5
-parley_rate_limit_triggered_total{limiter_type="ip",port="6001",request_context="api"} 2
+parley_rate_limit_checks_total{limiter_type="ip",port="6001",request_context="api"} 9
+parley_rate_limit_triggered_total{limiter_type="ip",port="6001",request_context="api"} 3
 `)
 }
 

@@ -138,10 +138,14 @@ export class Server {
   #isReady() {
     const get = this.tls ? https.get : http.get;
     return new Promise((resolve) => {
-      get(`${this.url}/ready`, { rejectUnauthorized: false, agent: false }, (response) => {
-        response.resume();
-        resolve(response.statusCode === 200);
-      }).on('error', () => resolve(false));
+      get(
+        `${this.url}${this.config.channels.path_prefix ?? ''}/ready`,
+        { rejectUnauthorized: false, agent: false },
+        (response) => {
+          response.resume();
+          resolve(response.statusCode === 200);
+        },
+      ).on('error', () => resolve(false));
     });
   }
 

@@ -68,7 +68,8 @@ export function cacheTests(at) {
   it('shows the remembered event in the HTTP API', async () => {
     const name = unique('cache-state');
     const backend = backendOf(at.server);
-    const read = () => bodyOf(backend.get({ path: `/channels/${name}`, params: { info: 'cache' } }));
+    const read = () =>
+      bodyOf(backend.get({ path: `/channels/${name}`, params: { info: 'cache' } }));
     assert.equal((await read()).cache ?? null, null);
     await backend.trigger(name, 'score', { home: 3 });
     const { cache } = await read();

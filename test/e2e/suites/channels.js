@@ -4,6 +4,7 @@ import { it } from 'node:test';
 
 import { backendOf, bodyOf, signedBy } from '../lib/backend.js';
 import { connect, failure, record, subscribe, unique } from '../lib/clients.js';
+import { eventually } from '../lib/wait.js';
 
 /** Connections, public and private channels. */
 export function channelTests(at) {
@@ -36,18 +37,26 @@ export function channelTests(at) {
     for (const n of sent) await backend.trigger(channel.name, 'count', { n });
     const last = sent.at(-1);
     await events.take(({ event, data }) => event === 'count' && data.n === last, 'the last event');
-    assert.deepEqual(events.named('count').map(({ data }) => data.n), sent);
+    assert.deepEqual(
+      events.named('count').map(({ data }) => data.n),
+      sent,
+    );
   });
 
   it('delivers each of many concurrent events once', async (t) => {
     const { channel, events } = await subscribe(await connect(t, at.server), unique('news'));
-    const backend = backendOf(at.server, { agent: new http.Agent({ keepAlive: true }) });
+    const agent = new http.Agent({ keepAlive: true });
+    t.after(() => agent.destroy());
+    const backend = backendOf(at.server, { agent });
     const sent = Array.from({ length: 300 }, (_, n) => n);
     await Promise.all(sent.map((n) => backend.trigger(channel.name, 'count', { n })));
     await backend.trigger(channel.name, 'barrier', {});
     await events.event('barrier');
     const received = events.named('count').map(({ data }) => data.n);
-    assert.deepEqual(received.sort((a, b) => a - b), sent);
+    assert.deepEqual(
+      received.sort((a, b) => a - b),
+      sent,
+    );
   });
 
   it('delivers one event to several channels', async (t) => {
@@ -85,6 +94,26 @@ export function channelTests(at) {
     await backendOf(at.server).trigger(again.channel.name, 'barrier', {});
     await again.events.event('barrier');
     assert.equal(frames.named('late').length, 1);
+  });
+
+  it('bears a subscription that is cancelled and renewed before its answer', async (t) => {
+    const pusher = await connect(t, at.server, signedBy(backendOf(at.server)));
+    const [renewed, cancelled] = [unique('private-room'), unique('private-room')];
+    const events = record(pusher.subscribe(renewed));
+    pusher.unsubscribe(renewed);
+    pusher.subscribe(renewed);
+    pusher.subscribe(cancelled);
+    pusher.unsubscribe(cancelled);
+    await events.event('pusher:subscription_succeeded');
+    await eventually(() => !pusher.channel(cancelled), 'the cancelled channel is left');
+    await subscribe(pusher, unique('news')); // answered after the unsubscription
+    const frames = record(pusher, 'all channels');
+    const backend = backendOf(at.server);
+    await backend.trigger([cancelled, renewed], 'hello', {});
+    await backend.trigger(renewed, 'barrier', {});
+    await events.event('barrier');
+    assert.equal(events.named('hello').length, 1);
+    assert.equal(frames.named('hello').length, 1);
   });
 
   it('authorizes a private channel', async (t) => {

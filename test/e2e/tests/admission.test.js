@@ -22,11 +22,7 @@ const apps = {
 let server;
 before(async () => {
   server = await startServer({
-    channels: {
-      activity_timeout: '2s',
-      pong_timeout: '1s',
-      user_authentication_timeout: '2s',
-    },
+    channels: { user_authentication_timeout: '2s' },
     apps: Object.values(apps),
   });
 });
@@ -143,27 +139,16 @@ describe('an app that asks for sign-in', { concurrency: true }, () => {
   });
 });
 
-describe('a silent connection', { concurrency: true }, () => {
-  it('is asked to ping and ended with 4201 when it does not answer', async (t) => {
-    const raw = await connectRaw(t, server);
-    await raw.event('pusher:ping');
-    assert.equal((await raw.ended()).code, 4201);
-  });
-
-  it('stays when it answers', async (t) => {
-    const raw = await connectRaw(t, server);
-    for (let n = 0; n < 2; n++) {
-      await raw.event('pusher:ping');
-      raw.send('pusher:pong', {});
-    }
-    await raw.settled();
-  });
-
-  it('is kept alive by pusher-js', async (t) => {
-    const pusher = await connect(t, server);
-    const silent = await connectRaw(t, server); // connected later, so its time is up later
-    assert.equal((await silent.ended()).code, 4201);
-    await subscribe(pusher, unique('news'));
-    assert.deepEqual(pusher.errors.all, []);
+describe('a path prefix', () => {
+  it('stands in front of both protocols', async (t) => {
+    const prefixed = await startServer({ channels: { path_prefix: '/realtime' } });
+    t.after(() => prefixed.close());
+    const pusher = await connect(t, prefixed, { wsPath: '/realtime' });
+    const { channel, events } = await subscribe(pusher, unique('news'));
+    // The library signs paths without the prefix, which its host can hold.
+    const host = `${prefixed.host}:${prefixed.port}/realtime`;
+    await backendOf(prefixed, { host, port: undefined }).trigger(channel.name, 'hello', {});
+    await events.event('hello');
+    assert.equal(await statusOf(backendOf(prefixed).trigger(channel.name, 'hello', {})), 404);
   });
 });

@@ -120,7 +120,10 @@ describe('pusher-js in Chromium', () => {
     await ben.evaluate(subscribeInPage, [name, 'client-said']);
     assert.equal((await seen(anna, name, 'added'))[2], 'ben');
 
-    await ben.evaluate((room) => window.pusher.channel(room).trigger('client-said', { n: 1 }), name);
+    await ben.evaluate(
+      (room) => window.pusher.channel(room).trigger('client-said', { n: 1 }),
+      name,
+    );
     const said = await seen(anna, name, 'client-said');
     assert.deepEqual(said, [name, 'client-said', { n: 1 }, { user_id: 'ben' }]);
 

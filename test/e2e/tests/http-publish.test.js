@@ -77,6 +77,7 @@ describe('publishing an event', () => {
     ['a channel with a space', 400, event({ channels: ['white space'] })],
     ['a channel with a slash', 400, event({ channels: ['a/b'] })],
     ['a channel over 200 characters', 400, event({ channels: ['x'.repeat(201)] })],
+    ['a reserved channel', 400, event({ channels: ['#news'] })],
     ['an empty channel', 400, event({ channels: [''] })],
     ['a malformed socket id', 400, event({ socket_id: '12.34:private-x' })],
     ['a body that is no object', 400, ['hello']],

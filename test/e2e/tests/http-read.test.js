@@ -33,7 +33,7 @@ describe('the list of channels', () => {
     assert.deepEqual(channels[first], {});
     assert.deepEqual(channels[second], {});
     pusher.unsubscribe(first);
-    await eventually(async () => !((await read('/channels')).channels[first]), 'first is vacated');
+    await eventually(async () => !(await read('/channels')).channels[first], 'first is vacated');
   });
 
   it('is filtered by a prefix and carries attributes', async (t) => {

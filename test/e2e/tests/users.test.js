@@ -84,6 +84,20 @@ describe('events to a user', () => {
     assert.deepEqual(other.events.named('alert'), []);
   });
 
+  it('use a channel that is in no list', async (t) => {
+    const { events, pusher } = await signIn(t, `${unique('anna')}@example.com`);
+    const backend = backendOf(server);
+    const { channels } = await bodyOf(backend.get({ path: '/channels' }));
+    assert.deepEqual(
+      Object.keys(channels).filter((name) => name.startsWith('#')),
+      [],
+    );
+    await backend.sendToUser(pusher.user.user_data.id, 'alert', {});
+    await events.event('alert');
+    await backend.terminateUserConnections(pusher.user.user_data.id);
+    await failure(pusher, 4009);
+  });
+
   it('can only be subscribed to by that user', async (t) => {
     const id = unique('anna');
     const anna = await signIn(t, id);
@@ -94,7 +108,10 @@ describe('events to a user', () => {
     await backendOf(server).sendToUser(id, 'alert', {});
     await anna.events.event('alert');
     await stranger.settled();
-    assert.deepEqual(stranger.frames.all.filter(({ event }) => event === 'alert'), []);
+    assert.deepEqual(
+      stranger.frames.all.filter(({ event }) => event === 'alert'),
+      [],
+    );
   });
 });
 
@@ -121,7 +138,10 @@ describe('terminating the connections of a user', () => {
 });
 
 describe('the watchlist', () => {
-  const has = (id) => ({ data }) => data.user_ids.includes(id);
+  const has =
+    (id) =>
+    ({ data }) =>
+      data.user_ids.includes(id);
 
   it('says who is online and offline at sign-in', async (t) => {
     const [here, away] = [unique('here'), unique('away')];

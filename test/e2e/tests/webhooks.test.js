@@ -5,7 +5,7 @@ import { backendOf, signedBy } from '../lib/backend.js';
 import { connect, subscribe, unique } from '../lib/clients.js';
 import { startReceiver } from '../lib/receiver.js';
 import { anApp, startServer } from '../lib/server.js';
-import { Inbox } from '../lib/wait.js';
+import { eventually, Inbox } from '../lib/wait.js';
 
 let server;
 let backend;
@@ -41,6 +41,7 @@ before(async () => {
     webhooks: { batch_interval: '50ms', leave_debounce: '1s', retry_initial: '200ms' },
     apps: [
       anApp({
+        enable_user_authentication: true,
         webhooks: [
           hook('/all'),
           hook('/flaky', { channel_prefix: 'flaky-', headers: { 'X-Shop': 'berlin' } }),
@@ -71,10 +72,16 @@ describe('a webhook', () => {
   it('tells when a channel is occupied and vacated, once each', async (t) => {
     const channel = unique('news');
     const [first, second] = [await join(t, channel), await join(t, channel)];
-    assert.deepEqual(await arrival('channel_occupied', channel), { name: 'channel_occupied', channel });
+    assert.deepEqual(await arrival('channel_occupied', channel), {
+      name: 'channel_occupied',
+      channel,
+    });
     first.pusher.disconnect();
     second.pusher.unsubscribe(channel);
-    assert.deepEqual(await arrival('channel_vacated', channel), { name: 'channel_vacated', channel });
+    assert.deepEqual(await arrival('channel_vacated', channel), {
+      name: 'channel_vacated',
+      channel,
+    });
     assert.equal(arrived('channel_occupied', channel).length, 1);
     assert.equal(arrived('channel_vacated', channel).length, 1);
   });
@@ -143,6 +150,19 @@ describe('a webhook', () => {
     }
   });
 
+  it('tells nothing of the channels of users', async (t) => {
+    const user = { id: unique('user') };
+    const pusher = await connect(t, server, signedBy(backend, { user }));
+    pusher.signin();
+    await eventually(() => pusher.user.serverToUserChannel?.subscribed, 'signed in');
+    const marker = await join(t, unique('news'));
+    await arrival('channel_occupied', marker.channel.name);
+    assert.deepEqual(
+      accepted['/all'].all.filter(({ channel }) => channel.startsWith('#')),
+      [],
+    );
+  });
+
   it('is sent again when it was not accepted', async (t) => {
     const channel = unique('flaky-news');
     failures = 2;
@@ -152,7 +172,10 @@ describe('a webhook', () => {
     const tries = receiver.requests.all.filter(
       ({ path, rawBody }) => path === '/flaky' && rawBody.includes(`"${name}"`),
     );
-    assert.deepEqual(tries.map(({ status }) => status), [500, 500, 200]);
+    assert.deepEqual(
+      tries.map(({ status }) => status),
+      [500, 500, 200],
+    );
     for (const { headers } of tries) assert.equal(headers['x-shop'], 'berlin');
     for (const request of tries) assert.ok(verified(request).some(has(name, channel)));
     assert.equal(arrived(name, channel, '/flaky').length, 1);

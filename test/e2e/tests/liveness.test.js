@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+
+import { connect, subscribe, unique } from '../lib/clients.js';
+import { connectRaw } from '../lib/raw.js';
+import { startServer } from '../lib/server.js';
+
+let server;
+before(async () => {
+  server = await startServer({ channels: { activity_timeout: '1s', pong_timeout: '2s' } });
+});
+after(() => server?.close());
+
+describe('a silent connection', { concurrency: true }, () => {
+  it('is asked to ping and ended with 4201 when it does not answer', async (t) => {
+    const raw = await connectRaw(t, server);
+    await raw.event('pusher:ping');
+    assert.equal((await raw.ended()).code, 4201);
+  });
+
+  it('stays when it answers', async (t) => {
+    const raw = await connectRaw(t, server);
+    for (let n = 0; n < 3; n++) {
+      await raw.event('pusher:ping');
+      raw.send('pusher:pong', {});
+    }
+    await raw.settled();
+  });
+
+  it('stays when it answers the WebSocket way', async (t) => {
+    const raw = await connectRaw(t, server);
+    for (let n = 0; n < 3; n++) {
+      await raw.event('pusher:ping');
+      raw.socket.ping();
+    }
+    await raw.settled();
+  });
+
+  it('is kept alive by pusher-js', async (t) => {
+    const pusher = await connect(t, server);
+    const silent = await connectRaw(t, server); // connected later, so its time is up later
+    assert.equal((await silent.ended()).code, 4201);
+    await subscribe(pusher, unique('news'));
+    assert.deepEqual(pusher.errors.all, []);
+  });
+});

@@ -195,6 +195,7 @@ func (n *Node) serve(channels http.Handler) {
 			MaxHeaderBytes:    maxHeaderBytes,
 			ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 		}
+		(&requestless{drop: n.metrics.Drop}).attach(l.server)
 		n.goes(l.name, func() error {
 			if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
 				return err

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,7 +29,16 @@ type Health struct {
 	Log *slog.Logger
 
 	draining atomic.Bool
+
+	mu      sync.Mutex // held while the parts are asked, so that a flood of probes asks once
+	checked time.Time
+	status  int
+	word    string
 }
+
+// checkInterval is how long an answer of the parts is used: probes come unauthenticated, and
+// asking the engine costs it work.
+const checkInterval = time.Second
 
 // Drain takes the node out of rotation: /ready and /up answer 503 from now on.
 func (h *Health) Drain() { h.draining.Store(true) }
@@ -72,6 +82,17 @@ func (h *Health) state(ctx context.Context) (status int, word string) {
 	if h.Draining() {
 		return http.StatusServiceUnavailable, "DRAINING"
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.checked.IsZero() || time.Since(h.checked) >= checkInterval {
+		// A prober that hangs up must not make the next one believe that a part failed.
+		h.status, h.word = h.check(context.WithoutCancel(ctx))
+		h.checked = time.Now()
+	}
+	return h.status, h.word
+}
+
+func (h *Health) check(ctx context.Context) (status int, word string) {
 	status, word = http.StatusOK, "OK"
 	for _, check := range h.Checks {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)

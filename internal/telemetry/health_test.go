@@ -15,9 +15,15 @@ import (
 )
 
 // probe is a check that a test fails and mends.
-type probe struct{ err error }
+type probe struct {
+	err   error
+	asked int
+}
 
-func (p *probe) ask(context.Context) error { return p.err }
+func (p *probe) ask(context.Context) error {
+	p.asked++
+	return p.err
+}
 
 // ask returns status and word of a health endpoint.
 func ask(t *testing.T, h http.Handler, path string) (int, string) {
@@ -32,7 +38,9 @@ func ask(t *testing.T, h http.Handler, path string) (int, string) {
 	return w.Code, w.Body.String()
 }
 
-func TestHealth(t *testing.T) {
+func TestHealth(t *testing.T) { synctest.Test(t, testHealth) }
+
+func testHealth(t *testing.T) {
 	var log bytes.Buffer
 	critical, other := &probe{}, &probe{}
 	h := &Health{
@@ -50,11 +58,16 @@ func TestHealth(t *testing.T) {
 	}
 	all := func(status int, word string) {
 		t.Helper()
+		time.Sleep(checkInterval) // until then the last answer is used
+		asked := other.asked
 		for _, path := range []string{"/up", "/ready", "/up/known"} {
 			want(path, status, word)
 		}
 		want("/live", 200, "OK")
 		want("/up/unknown", 404, "NOT_FOUND")
+		if n := other.asked - asked; n > 1 {
+			t.Errorf("the parts were asked %d times for three probes", n)
+		}
 	}
 	all(200, "OK")
 	other.err = errors.New("other is gone")

@@ -89,6 +89,7 @@ func (c *Conn) Send(f *websocket.Frame) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != stateOpen {
+		c.server.options.Dropped(DropSendClosed)
 		return false
 	}
 	if c.queue != nil && c.queue.bytes+int64(f.Size()) > c.server.options.MaxQueue {
@@ -237,9 +238,6 @@ func (c *Conn) message(op websocket.Opcode, payload []byte) error {
 		}
 		c.end(code, "")
 		return errEnded
-	case websocket.Ping:
-		c.Send(websocket.NewControlFrame(websocket.Pong, payload))
-		return nil
 	case websocket.Pong:
 		return nil
 	case websocket.Binary:
@@ -250,7 +248,11 @@ func (c *Conn) message(op websocket.Opcode, payload []byte) error {
 	c.mu.Lock()
 	open := c.state == stateOpen
 	c.mu.Unlock()
-	if open {
+	switch {
+	case !open: // what comes behind our close frame is not answered
+	case op == websocket.Ping:
+		c.Send(websocket.NewControlFrame(websocket.Pong, payload))
+	default:
 		c.handler.Message(c, payload)
 	}
 	return nil

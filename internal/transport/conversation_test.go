@@ -29,6 +29,10 @@ func TestEcho(t *testing.T) {
 		c.send(frame(0x01, "frag"), frame(0x89, "between"), frame(0x80, "mented"))
 		c.expect(ws.OpPong, "between")
 		c.expectText("fragmented")
+		for range 3 { // what the server says unasked must not wait for the client's next word
+			s.conn.Send(websocket.NewFrame([]byte("by the way")))
+			c.expectText("by the way")
+		}
 		if idle := s.conn.Idle(); idle > patience {
 			t.Errorf("idle for %v after a message", idle)
 		}

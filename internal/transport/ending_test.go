@@ -21,14 +21,18 @@ func TestServerCloses(t *testing.T) {
 		}
 		c.expectText("last words")
 		c.expectClose(4001, "bye")
+		c.send(text("not answered any more"), frame(0x89, "nor this"))
 		select {
 		case <-s.ended:
 			t.Error("closed before the client answered")
 		default:
 		}
-		c.send(text("not answered any more"), frame(0x89, "nor this"), closeFrame(4001, ""))
+		c.send(text("still not answered"), closeFrame(4001, ""))
 		c.expectEnd()
 		s.awaitClosed(t)
+		if n := r.drops(DropSendClosed); n != 1 {
+			t.Errorf("%s was counted %d times", DropSendClosed, n)
+		}
 		if r.server.Count() != 0 {
 			t.Errorf("%d connections are counted", r.server.Count())
 		}

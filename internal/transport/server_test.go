@@ -175,7 +175,7 @@ func (n *nowhere) cut(*Conn)      { n.cuts.Add(1) }
 
 // In steady state queueing a prepared frame allocates nothing.
 func TestSendAllocations(t *testing.T) {
-	s := &Server{options: Options{MaxQueue: 1 << 20}, wheel: &wheel{}}
+	s := &Server{options: Options{MaxQueue: 1 << 20, Dropped: func(string) {}}, wheel: &wheel{}}
 	n := &nowhere{}
 	c := &Conn{server: s, link: n}
 	f := websocket.NewFrame([]byte("hello"))

@@ -24,7 +24,7 @@ import (
 // websocket.Error.
 const (
 	DropSlowConsumer = "slow_consumer" // its outgoing queue was over the limit
-	DropSendClosed   = "send_closed"   // a frame for a connection that is closing
+	DropSendClosed   = "send_closed"   // a frame for a connection that is closing or closed
 	DropBinary       = "binary_frame"  // a protocol of text got a binary message
 )
 

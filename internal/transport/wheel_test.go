@@ -178,7 +178,7 @@ func (h *timed) Expired(c *Conn) {
 
 // newTimed makes a connection to nowhere under the fake clock.
 func newTimed(then func(c *Conn)) (*Server, *Conn, *timed, *nowhere) {
-	s := &Server{options: Options{CloseTimeout: 3 * time.Second, MaxQueue: 1000}, wheel: newWheel()}
+	s := &Server{options: Options{CloseTimeout: 3 * time.Second, MaxQueue: 1000, Dropped: func(string) {}}, wheel: newWheel()}
 	h := &timed{start: time.Now(), then: then}
 	n := &nowhere{}
 	return s, &Conn{server: s, handler: h, link: n}, h, n

@@ -8,7 +8,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -165,18 +164,6 @@ type request struct {
 // appHandler answers a request; an error becomes its status and text.
 type appHandler func(r *request) (answer any, err error)
 
-// httpError is an error with the status it is answered with.
-type httpError struct {
-	status int
-	text   string
-}
-
-func (e *httpError) Error() string { return e.text }
-
-func fail(status int, format string, args ...any) error {
-	return &httpError{status, fmt.Sprintf(format, args...)}
-}
-
 // signed wraps a handler with what all REST requests share: limits, the app, the signature.
 func (s *Server) signed(h appHandler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -207,12 +194,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, app *apps.App, h
 			return http.StatusOK, body
 		}
 	}
-	var known *httpError
-	if errors.As(err, &known) {
-		return known.status, []byte(known.text + "\n")
+	var known *requestError
+	if !errors.As(err, &known) {
+		s.options.Logger.Error("request failed", "path", r.URL.Path, "error", err)
+		known = &requestError{internalError, "Internal error"}
 	}
-	s.options.Logger.Error("request failed", "path", r.URL.Path, "error", err)
-	return http.StatusInternalServerError, []byte("Internal error\n")
+	s.options.Metrics.rejected.WithLabelValues(known.name).Inc()
+	return known.status, []byte(known.text + "\n")
 }
 
 func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (any, error) {
@@ -221,7 +209,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h
 		return nil, err
 	}
 	if app == nil {
-		return nil, fail(http.StatusNotFound, "Unknown app")
+		return nil, fail(unknownApp, "Unknown app")
 	}
 	body, err := s.readBody(w, r)
 	if err != nil {
@@ -232,7 +220,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h
 		return nil, err
 	}
 	if !app.Enabled {
-		return nil, fail(http.StatusForbidden, "The app is disabled")
+		return nil, fail(disabledApp, "The app is disabled")
 	}
 	if r.Method != http.MethodPost { // GET, and HEAD, which costs as much
 		limit, result := s.hub.AllowRead(app)
@@ -248,10 +236,10 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.MaxBody))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, fail(http.StatusRequestEntityTooLarge, "The body is over %d bytes", tooLarge.Limit)
+		return nil, fail(largeBody, "The body is over %d bytes", tooLarge.Limit)
 	}
 	if err != nil {
-		return nil, fail(http.StatusBadRequest, "The body could not be read")
+		return nil, fail(unreadableBody, "The body could not be read")
 	}
 	return body, nil
 }
@@ -269,7 +257,7 @@ func tellLimit(header http.Header, limit int, result ratelimit.Result) error {
 		return nil
 	}
 	header.Set("Retry-After", reset)
-	return fail(http.StatusTooManyRequests, "Too many requests, the limit is %d", limit)
+	return fail(rateLimited, "Too many requests, the limit is %d", limit)
 }
 
 // waitBacklog slows a publisher while subscribers cannot keep up.
@@ -277,8 +265,7 @@ func (s *Server) waitBacklog(r *request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), s.options.BacklogTimeout)
 	defer cancel()
 	if err := s.transport.WaitBacklog(ctx); err != nil {
-		s.options.Metrics.overloaded.Inc()
-		return fail(http.StatusServiceUnavailable, "Subscribers cannot keep up, try again later")
+		return fail(overloaded, "Subscribers cannot keep up, try again later")
 	}
 	return nil
 }

@@ -21,20 +21,20 @@ const maxClockSkew = 600 * time.Second
 func verify(r *http.Request, body []byte, app *apps.App, now time.Time) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return fail(http.StatusBadRequest, "The query could not be read")
+		return fail(unreadableQuery, "The query could not be read")
 	}
 	if subtle.ConstantTimeCompare([]byte(query.Get("auth_key")), []byte(app.Key)) != 1 {
-		return fail(http.StatusUnauthorized, "Unknown auth_key")
+		return fail(unknownKey, "Unknown auth_key")
 	}
 	if version := query.Get("auth_version"); version != "1.0" {
-		return fail(http.StatusUnauthorized, "auth_version must be 1.0")
+		return fail(invalidVersion, "auth_version must be 1.0")
 	}
 	seconds, err := strconv.ParseInt(query.Get("auth_timestamp"), 10, 64)
 	if err != nil {
-		return fail(http.StatusUnauthorized, "auth_timestamp must be a Unix time in seconds")
+		return fail(expiredTimestamp, "auth_timestamp must be a Unix time in seconds")
 	}
 	if skew := now.Sub(time.Unix(seconds, 0)); skew > maxClockSkew || skew < -maxClockSkew {
-		return fail(http.StatusUnauthorized,
+		return fail(expiredTimestamp,
 			"Timestamp expired: the server's time is %d, it may differ by %d seconds", now.Unix(), int(maxClockSkew.Seconds()))
 	}
 	if err := verifyBody(query, body); err != nil {
@@ -56,7 +56,7 @@ func verify(r *http.Request, body []byte, app *apps.App, now time.Time) error {
 			}
 		}
 	}
-	return fail(http.StatusUnauthorized, "Invalid signature: check the app's secret and the path")
+	return fail(invalidSignature, "Invalid signature: check the app's secret and the path")
 }
 
 // withRepeatedNames returns the query with each array as one value that repeats the name,
@@ -75,7 +75,7 @@ func verifyBody(query url.Values, body []byte) error {
 		return nil
 	}
 	if query.Get("body_md5") != protocol.BodyMD5(body) {
-		return fail(http.StatusUnauthorized, "body_md5 is missing or does not match the body")
+		return fail(invalidBodyMD5, "body_md5 is missing or does not match the body")
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func TestVerifyRefuses(t *testing.T) {
 func TestVerifyGarbledQuery(t *testing.T) {
 	request := httptest.NewRequest(http.MethodGet, "/apps/3/channels", nil)
 	request.URL.RawQuery = "auth_key=%zz"
-	if err := verify(request, nil, vectorApp(), time.Now()); err == nil || err.(*httpError).status != http.StatusBadRequest {
+	if err := verify(request, nil, vectorApp(), time.Now()); err == nil || err.(*requestError).status != http.StatusBadRequest {
 		t.Error(err)
 	}
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"net/http"
 	"strings"
 	"time"
 
@@ -85,7 +84,7 @@ func (s *Server) getChannels(r *request) (any, error) {
 	asked := infoOf(r)
 	prefix := r.URL.Query().Get("filter_by_prefix")
 	if asked&infoUserCount != 0 && !strings.HasPrefix(prefix, "presence-") {
-		return nil, fail(http.StatusBadRequest, "user_count needs filter_by_prefix to begin with presence-")
+		return nil, fail(invalidInfo, "user_count needs filter_by_prefix to begin with presence-")
 	}
 	answer := published{Channels: make(map[string]channelAttributes)}
 	for _, c := range s.hub.Channels(r.app, prefix) {
@@ -101,10 +100,10 @@ func (s *Server) getChannel(r *request) (any, error) {
 	}
 	asked := infoOf(r)
 	if asked&infoUserCount != 0 && !protocol.KindOf(channel).Has(protocol.Presence) {
-		return nil, fail(http.StatusBadRequest, "user_count is only known for presence channels")
+		return nil, fail(invalidInfo, "user_count is only known for presence channels")
 	}
 	if asked&infoCache != 0 && !protocol.KindOf(channel).Has(protocol.Cached) {
-		return nil, fail(http.StatusBadRequest, "cache is only known for cache channels")
+		return nil, fail(invalidInfo, "cache is only known for cache channels")
 	}
 	c := s.hub.Channel(r.app, channel)
 	answer := s.describe(r, c, asked)
@@ -119,7 +118,7 @@ func (s *Server) getUsers(r *request) (any, error) {
 		return nil, err
 	}
 	if !protocol.KindOf(channel).Has(protocol.Presence) {
-		return nil, fail(http.StatusBadRequest, "Users are only known for presence channels")
+		return nil, fail(invalidChannel, "Users are only known for presence channels")
 	}
 	type user struct {
 		ID string `json:"id"`
@@ -139,7 +138,7 @@ func (s *Server) terminate(r *request) (any, error) {
 func (r *request) channel() (string, error) {
 	channel := r.PathValue("channel")
 	if !protocol.ValidChannel(channel, r.maxChannelName(channel)) {
-		return "", fail(http.StatusBadRequest, "Invalid channel name: %.80q", channel)
+		return "", fail(invalidChannel, "Invalid channel name: %.80q", channel)
 	}
 	return channel, nil
 }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -37,6 +37,7 @@ func (s *Server) postEvents(r *request) (any, error) {
 	if e.Channel != "" {
 		channels = append(channels, e.Channel)
 	}
+	channels = unique(channels)
 	data, err := r.checkEvent(e, channels)
 	if err != nil {
 		return nil, err
@@ -58,6 +59,24 @@ func (s *Server) postEvents(r *request) (any, error) {
 	return answer, nil
 }
 
+// unique returns the names without repetitions, in their order: an event reaches a channel
+// once.
+func unique(names []string) []string {
+	kept := names[:0:0]
+	for _, name := range names {
+		if !slices.Contains(kept, name) {
+			kept = append(kept, name)
+		}
+		if len(kept) > maxUnique {
+			return names // refused for their number anyway, so do not compare them all
+		}
+	}
+	return kept
+}
+
+// maxUnique bounds the comparisons of unique; max_event_channels is normally far below.
+const maxUnique = 1000
+
 func (s *Server) postBatch(r *request) (any, error) {
 	var body struct {
 		Batch []event `json:"batch"`
@@ -66,10 +85,10 @@ func (s *Server) postBatch(r *request) (any, error) {
 		return nil, err
 	}
 	if body.Batch == nil {
-		return nil, fail(http.StatusBadRequest, "batch is missing")
+		return nil, fail(invalidEvent, "batch is missing")
 	}
 	if len(body.Batch) > r.limits.MaxEventBatch {
-		return nil, fail(http.StatusBadRequest, "The batch has %d events, the limit is %d", len(body.Batch), r.limits.MaxEventBatch)
+		return nil, fail(tooManyEvents, "The batch has %d events, the limit is %d", len(body.Batch), r.limits.MaxEventBatch)
 	}
 	events := make([]pusher.Event, len(body.Batch))
 	infos := make([]info, len(body.Batch))
@@ -106,7 +125,7 @@ func (s *Server) admitEvents(r *request, n int) error {
 	limit, result := s.hub.AllowEvents(r.app, n)
 	if err := tellLimit(r.answer, limit, result); err != nil {
 		s.options.Metrics.quotaExceeded("backend_events")
-		return fail(http.StatusTooManyRequests, "The app may publish %d events a second", limit)
+		return fail(rateLimited, "The app may publish %d events a second", limit)
 	}
 	return s.waitBacklog(r)
 }
@@ -116,31 +135,31 @@ func (s *Server) admitEvents(r *request, n int) error {
 func (r *request) checkEvent(e event, channels []string) (data string, err error) {
 	switch {
 	case e.Name == "":
-		return "", fail(http.StatusBadRequest, "name is missing")
+		return "", fail(invalidEvent, "name is missing")
 	case utf8.RuneCountInString(e.Name) > r.limits.MaxEventNameLength:
-		return "", fail(http.StatusBadRequest, "The event name is longer than %d characters", r.limits.MaxEventNameLength)
+		return "", fail(invalidEvent, "The event name is longer than %d characters", r.limits.MaxEventNameLength)
 	case strings.HasPrefix(e.Name, "pusher:"), strings.HasPrefix(e.Name, "pusher_internal:"):
-		return "", fail(http.StatusBadRequest, "Event names that begin with pusher: or pusher_internal: are reserved")
+		return "", fail(invalidEvent, "Event names that begin with pusher: or pusher_internal: are reserved")
 	case len(channels) == 0:
-		return "", fail(http.StatusBadRequest, "channels is missing")
+		return "", fail(invalidEvent, "channels is missing")
 	case len(channels) > r.limits.MaxEventChannels:
-		return "", fail(http.StatusBadRequest, "The event has %d channels, the limit is %d", len(channels), r.limits.MaxEventChannels)
+		return "", fail(tooManyChannels, "The event has %d channels, the limit is %d", len(channels), r.limits.MaxEventChannels)
 	case e.SocketID != "" && !protocol.ValidSocketID(e.SocketID):
-		return "", fail(http.StatusBadRequest, "socket_id is not valid")
+		return "", fail(invalidSocket, "socket_id is not valid")
 	}
 	for _, channel := range channels {
 		if !protocol.ValidChannel(channel, r.maxChannelName(channel)) {
-			return "", fail(http.StatusBadRequest, "Invalid channel name: %.80q", channel)
+			return "", fail(invalidChannel, "Invalid channel name: %.80q", channel)
 		}
 		if len(channels) > 1 && protocol.KindOf(channel).Has(protocol.Encrypted) {
-			return "", fail(http.StatusBadRequest, "An event for an encrypted channel can have only that one channel")
+			return "", fail(tooManyChannels, "An event for an encrypted channel can have only that one channel")
 		}
 	}
 	if data, err = dataText(e.Data); err != nil {
 		return "", err
 	}
 	if int64(len(data)) > r.limits.MaxEventPayload {
-		return "", fail(http.StatusRequestEntityTooLarge, "The data is over %d bytes", r.limits.MaxEventPayload)
+		return "", fail(largeData, "The data is over %d bytes", r.limits.MaxEventPayload)
 	}
 	return data, nil
 }
@@ -157,18 +176,18 @@ func (r *request) maxChannelName(channel string) int {
 // libraries send an object.
 func dataText(raw json.RawMessage) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return "", fail(http.StatusBadRequest, "data is missing")
+		return "", fail(invalidEvent, "data is missing")
 	}
 	if raw[0] != '"' {
 		var compact bytes.Buffer
 		if err := json.Compact(&compact, raw); err != nil {
-			return "", fail(http.StatusBadRequest, "data is not valid JSON")
+			return "", fail(invalidJSON, "data is not valid JSON")
 		}
 		return compact.String(), nil
 	}
 	var text string
 	if err := json.Unmarshal(raw, &text); err != nil {
-		return "", fail(http.StatusBadRequest, "data is not valid JSON")
+		return "", fail(invalidJSON, "data is not valid JSON")
 	}
 	return text, nil
 }
@@ -176,21 +195,21 @@ func dataText(raw json.RawMessage) (string, error) {
 // decode reads a JSON body strictly enough to tell its writer what is wrong.
 func decode(body []byte, v any) error {
 	if !utf8.Valid(body) {
-		return fail(http.StatusBadRequest, "The body is not valid UTF-8")
+		return fail(invalidUTF8, "The body is not valid UTF-8")
 	}
 	if err := protocol.CheckDepth(body); err != nil {
-		return fail(http.StatusBadRequest, "The body is not valid: %v", err)
+		return fail(invalidJSON, "The body is not valid: %v", err)
 	}
 	err := json.Unmarshal(body, v)
 	var typeError *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &typeError) && typeError.Field == "":
-		return fail(http.StatusBadRequest, "The body must be a JSON object, not %s", typeError.Value)
+		return fail(invalidJSON, "The body must be a JSON object, not %s", typeError.Value)
 	case errors.As(err, &typeError):
-		return fail(http.StatusBadRequest, "%s has the wrong type: %s instead of %s",
+		return fail(invalidJSON, "%s has the wrong type: %s instead of %s",
 			typeError.Field, typeError.Value, jsonType(typeError.Type))
 	case err != nil:
-		return fail(http.StatusBadRequest, "The body is not valid JSON")
+		return fail(invalidJSON, "The body is not valid JSON")
 	}
 	return nil
 }

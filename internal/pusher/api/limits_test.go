@@ -196,6 +196,8 @@ parley_http_answers_total{port="6001",status="400"} 1
 parley_http_answers_total{port="6001",status="404"} 1
 parley_http_calls_received_total{app_id="3",port="6001"} 2
 parley_http_received_bytes{app_id="3",port="6001"} 38
+parley_http_rejected_total{port="6001",reason="invalid_json"} 1
+parley_http_rejected_total{port="6001",reason="unknown_app"} 1
 parley_http_transmitted_bytes{app_id="3",port="6001"} 29
 `)
 }

@@ -12,10 +12,9 @@ import (
 // Metrics are the families of the REST API and of the rate limits.
 type Metrics struct {
 	bytesIn, bytesOut, calls *prometheus.CounterVec
-	answers                  *prometheus.CounterVec
+	answers, rejected        *prometheus.CounterVec
 	checks, triggered        *prometheus.CounterVec
 	upgradeErrors            prometheus.Counter
-	overloaded               prometheus.Counter
 }
 
 // NewMetrics declares the families; port is the value of their port label.
@@ -31,11 +30,10 @@ func NewMetrics(prefix, port string) *Metrics {
 		bytesOut:      counter("http_transmitted_bytes", "Bytes of API answers.", "app_id"),
 		calls:         counter("http_calls_received_total", "API requests received.", "app_id"),
 		answers:       counter("http_answers_total", "API requests answered, by status.", "status"),
+		rejected:      counter("http_rejected_total", "API requests refused, by reason.", "reason"),
 		checks:        counter("rate_limit_checks_total", "Requests held against a rate limit.", "limiter_type", "request_context"),
 		triggered:     counter("rate_limit_triggered_total", "Requests refused by a rate limit.", "limiter_type", "request_context"),
 		upgradeErrors: prometheus.NewCounter(options("upgrade_errors_total", "WebSocket handshakes that failed.")),
-		overloaded: prometheus.NewCounter(options("publish_overloaded_total",
-			"Publishes refused with 503 because subscribers could not keep up.")),
 	}
 }
 
@@ -54,7 +52,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.bytesIn, m.bytesOut, m.calls, m.answers, m.checks, m.triggered, m.upgradeErrors, m.overloaded}
+	return []prometheus.Collector{m.bytesIn, m.bytesOut, m.calls, m.answers, m.checks, m.triggered, m.upgradeErrors, m.rejected}
 }
 
 func (m *Metrics) called(app *apps.App, bytes int) {

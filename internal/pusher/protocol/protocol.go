@@ -85,7 +85,7 @@ type Policy struct {
 
 	MaxChannelName           int // bytes
 	MaxSubscriptions         int // of one session
-	MaxEventName             int // bytes
+	MaxEventName             int // characters
 	MaxEventPayload          int // bytes of a client event's data
 	MaxClientEventsPerSecond int // of one session
 	MaxMembers               int // of one presence channel

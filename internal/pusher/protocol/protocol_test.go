@@ -44,6 +44,14 @@ func TestSignRequestVector(t *testing.T) {
 	}
 }
 
+// Parameters are signed in the order of their names, not of name and value together.
+func TestRequestTextSortsNames(t *testing.T) {
+	query := map[string][]string{"a": {"2"}, "a-b": {"1"}, "B": {"x", "y"}, "auth_signature": {"s"}}
+	if got, want := RequestText("GET", "/apps/1/channels", query), "GET\n/apps/1/channels\na=2&a-b=1&b=x,y"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestKindOf(t *testing.T) {
 	for name, want := range map[string]struct {
 		kind Kind

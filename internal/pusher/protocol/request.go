@@ -26,14 +26,22 @@ func RequestText(method, path string, query url.Values) string {
 }
 
 func canonicalQuery(query url.Values) string {
-	pairs := make([]string, 0, len(query))
+	type parameter struct{ name, value string }
+	list := make([]parameter, 0, len(query))
 	for name, values := range query {
 		if name != SignatureParameter {
-			pairs = append(pairs, strings.ToLower(name)+"="+strings.Join(values, ","))
+			list = append(list, parameter{strings.ToLower(name), strings.Join(values, ",")})
 		}
 	}
-	slices.Sort(pairs)
-	return strings.Join(pairs, "&")
+	slices.SortFunc(list, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
+	var text strings.Builder
+	for i, p := range list {
+		if i > 0 {
+			text.WriteByte('&')
+		}
+		text.WriteString(p.name + "=" + p.value)
+	}
+	return text.String()
 }
 
 // SignRequest adds to query what authenticates a REST request of a backend at the Unix

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Session is the protocol state of one client. It is not safe for concurrent use: its
@@ -267,7 +268,7 @@ func (s *Session) clientEvent(p *Policy, now time.Time, m message) []Effect {
 		return refuse(RejectClientEvent, "Client events are only supported on private and presence channels")
 	case subscription == nil:
 		return refuse(RejectClientEvent, "The connection is not subscribed to the channel")
-	case len(m.Event) > p.MaxEventName:
+	case utf8.RuneCountInString(m.Event) > p.MaxEventName:
 		return refuse(RejectClientSize, fmt.Sprintf("The event name is longer than %d characters", p.MaxEventName))
 	case len(m.Data) > p.MaxEventPayload:
 		return refuse(RejectClientSize, fmt.Sprintf("The data is over %d bytes", p.MaxEventPayload))

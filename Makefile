@@ -32,7 +32,7 @@ test-deps:
 
 ## lint: formatting, vet and staticcheck, for every platform that is built
 lint:
-	@unformatted=$$(gofmt -l cmd internal); \
+	@unformatted=$$(gofmt -l cmd internal deploy); \
 		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	GOOS=windows go vet ./...

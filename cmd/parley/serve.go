@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -25,7 +24,7 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Start a node",
 		Long: `Start a node and serve until SIGTERM or SIGINT. The node then leaves the rotation
-(/ready answers 503), sends its clients away spread over the grace period, flushes its
+(/ready answers 503), sends its clients away spread over half of the grace period, flushes its
 queues and exits with 0; a second signal ends it at once. SIGHUP reloads the certificate.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,7 +36,11 @@ queues and exits with 0; a second signal ends it at once. SIGHUP reloads the cer
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), c, log, cmd.OutOrStdout())
+			file, err := cmd.Flags().GetString(configFlag)
+			if err != nil {
+				return fmt.Errorf("read flag --%s: %w", configFlag, err)
+			}
+			return serve(cmd.Context(), c, file, log, cmd.OutOrStdout())
 		},
 	}
 	addConfigFlags(cmd)
@@ -49,7 +52,7 @@ queues and exits with 0; a second signal ends it at once. SIGHUP reloads the cer
 const gcPercent = 50
 
 // serve runs a node until it is told to stop or one of its parts fails.
-func serve(ctx context.Context, c config.Config, log *slog.Logger, out io.Writer) error {
+func serve(ctx context.Context, c config.Config, configFile string, log *slog.Logger, out io.Writer) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -74,10 +77,11 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger, out io.Writer
 	}
 	log.Info("ready", "address", n.Address("channels"), "metrics", n.Address("metrics"),
 		"connections", n.Mode(), "version", node.Version(), "after", time.Since(started).Round(time.Millisecond))
-	greet(out, n, c)
+	greet(out, n, c, configFile)
 
 	reason := wait(serving, n, reload, log)
-	log.Info("stopping", "grace", c.Shutdown.Grace)
+	log.Info("stopping", "delay", c.Shutdown.Delay, "grace", c.Shutdown.Grace)
+	n.Leave(context.WithoutCancel(ctx))
 	stopping, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), c.Shutdown.Grace)
 	defer cancelStop()
 	err = errors.Join(reason, n.Stop(stopping))
@@ -122,43 +126,4 @@ func wait(serving context.Context, n *node.Node, reload <-chan struct{}, log *sl
 			return err
 		}
 	}
-}
-
-// greet tells a person what runs and how to try it.
-func greet(out io.Writer, n *node.Node, c config.Config) {
-	host, port, err := net.SplitHostPort(n.Address("channels"))
-	if err != nil {
-		return
-	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-		host = "localhost"
-	}
-	base := n.Scheme() + "://" + net.JoinHostPort(host, port)
-	fmt.Fprintf(out, "\nParley serves the Pusher protocol on %s\n", base)
-	if n.FirstApp != nil {
-		fmt.Fprintf(out, `
-There was no app, so one was made. This is the only time its secret is shown here;
-"parley app show --secret %s" tells it again.
-
-  app id  %s
-  key     %s
-  secret  %s
-`, n.FirstApp.ID, n.FirstApp.ID, n.FirstApp.Key, n.FirstApp.Secret)
-	}
-	page := base + "/"
-	if keys := n.Keys(); len(keys) == 1 {
-		page += "?key=" + keys[0]
-	}
-	server := ""
-	if port != "6001" || n.Scheme() != "http" {
-		server = " --server " + base
-	}
-	if c.Node.DataDir != "parley-data" {
-		server += " --node.data_dir " + c.Node.DataDir
-	}
-	fmt.Fprintf(out, `
-Open        %s
-Then run    %s publish%s my-channel my-event '{"hello":"world"}'
-
-`, page, os.Args[0], server)
 }

@@ -217,7 +217,7 @@ func TestServeStoppedWhileStarting(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	var log, out bytes.Buffer
-	if err := serve(ctx, c, slog.New(slog.NewTextHandler(&log, nil)), &out); err != nil {
+	if err := serve(ctx, c, "", slog.New(slog.NewTextHandler(&log, nil)), &out); err != nil {
 		t.Error(err)
 	}
 	if !strings.Contains(log.String(), "stopped before") || out.Len() > 0 {

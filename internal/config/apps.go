@@ -41,7 +41,7 @@ var appFields = []field[App]{
 		"Whether clients may send client events.",
 		func(a *App) *bool { return &a.EnableClientMessages }),
 	option("enable_user_authentication", "false", boolKind,
-		"Whether clients must sign in.",
+		"Whether clients may sign in; channels.user_authentication_timeout makes it a duty.",
 		func(a *App) *bool { return &a.EnableUserAuthentication }),
 	option("enable_watchlist_events", "false", boolKind,
 		"Whether clients learn when users on their watchlist come and go.",

@@ -169,6 +169,7 @@ type Engine struct {
 // Shutdown configures the end of the process.
 type Shutdown struct {
 	Grace time.Duration
+	Delay time.Duration // between leaving the rotation and the grace
 }
 
 // App is one [[apps]] table. Unset numbers are nil and take the defaults of Limits and

@@ -43,10 +43,11 @@ var options = []field[Config]{
 		"How long a client may take to answer a ping.",
 		func(c *Config) *time.Duration { return &c.Channels.PongTimeout },
 		lasting(time.Millisecond)),
-	option("channels.user_authentication_timeout", "30s", durationKind,
-		"How long a client may take to sign in where its app requires that.",
+	option("channels.user_authentication_timeout", "0s", durationKind,
+		"How long a client of an app with user authentication may neither sign in nor "+
+			"subscribe with a signature before it is closed; 0 for ever.",
 		func(c *Config) *time.Duration { return &c.Channels.UserAuthenticationTimeout },
-		lasting(time.Millisecond)),
+		lasting(0)),
 	option("channels.strict_protocol", "false", boolKind,
 		"Refuse clients that name no protocol version or an unsupported one.",
 		func(c *Config) *bool { return &c.Channels.StrictProtocol }),
@@ -237,4 +238,7 @@ var options = []field[Config]{
 	option("shutdown.grace", "10s", durationKind,
 		"How long connections and requests may take to finish when the node stops.",
 		func(c *Config) *time.Duration { return &c.Shutdown.Grace }),
+	option("shutdown.delay", "0s", durationKind,
+		"How long the node serves on after /ready turned 503, for load balancers to notice; before the grace.",
+		func(c *Config) *time.Duration { return &c.Shutdown.Delay }, lasting(0)),
 }

@@ -122,6 +122,9 @@ type QueueConfig struct {
 	MaxDead     int           // dead letters kept; the oldest goes first
 	Retry       RetryPolicy
 	Concurrency int // handlers that run at once in one Work call
+	// Dead is told of each job that this queue's workers gave up, after it is a dead letter;
+	// nil for nobody. It must not wait.
+	Dead func(DeadLetter)
 }
 
 // Handler does one job. An error has the job retried by the policy; an error that wraps

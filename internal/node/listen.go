@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	stdlog "log"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -193,7 +193,7 @@ func (n *Node) serve(channels http.Handler) {
 			ReadTimeout:       readTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,
-			ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+			ErrorLog:          stdlog.New(serverLog{n}, "", 0),
 		}
 		(&requestless{drop: n.metrics.Drop}).attach(l.server)
 		n.goes(l.name, func() error {
@@ -243,6 +243,17 @@ func (n *Node) portOf(l *listener) string {
 	return port
 }
 
+// Leave takes the node out of the rotation: probes of /ready fail from now on. It returns
+// after shutdown.delay, the time that load balancers need to notice, or when ctx ends; until
+// Stop the node serves as before.
+func (n *Node) Leave(ctx context.Context) {
+	n.health.Drain()
+	select {
+	case <-time.After(n.config.Shutdown.Delay):
+	case <-ctx.Done():
+	}
+}
+
 // Stop ends the node in the reverse order of Start, within ctx: out of rotation, no new
 // requests, clients sent away, webhooks handed over, storage closed. No step may take what
 // the later ones need: a slow request must not cost the clients their goodbye, nor a
@@ -251,6 +262,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	if n.health != nil {
 		n.health.Drain()
 	}
+	n.closing.Store(true)
 	grace := n.config.Shutdown.Grace
 	finishing, cancel := context.WithTimeout(ctx, grace/4)
 	defer cancel()

@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyio/parley/internal/config"
@@ -49,6 +52,7 @@ type Node struct {
 	// FirstApp is the app made because there was none, to be shown once; else nil.
 	FirstApp *apps.App
 
+	closing    atomic.Bool        // no new clients are taken
 	background context.CancelFunc // ends what runs beside the requests
 	running    sync.WaitGroup
 	failed     chan error
@@ -161,13 +165,51 @@ func (n *Node) startWebhooks(ctx, background context.Context) error {
 		RetryElapsed:  c.RetryElapsed,
 		MaxDead:       c.MaxDead,
 	}
-	queue, err := n.fabric.Queue(ctx, options.QueueConfig())
+	queueConfig := options.QueueConfig()
+	queueConfig.Dead = n.webhookDied
+	queue, err := n.fabric.Queue(ctx, queueConfig)
 	if err != nil {
 		return fmt.Errorf("open the webhook queue: %w", err)
 	}
 	n.webhooks = webhook.New(options, n.apps, queue, n.log.With("part", "webhooks"), n.metrics)
+	prefix := n.config.Metrics.Prefix
+	n.metrics.Gauge(prefix+"webhook_pending_events", "Webhook events in memory that are not yet in the queue.",
+		func() float64 { return float64(n.webhooks.Pending()) })
+	n.metrics.Gauge(prefix+"webhook_queue_jobs", "Webhook requests in the queue, waiting or being sent.",
+		func() float64 { return queueLength(queue) })
 	n.goes("webhooks", func() error { return n.webhooks.Run(background) })
 	return nil
+}
+
+// queueTimeout bounds a look at a queue for its metric.
+const queueTimeout = time.Second
+
+// queueLength returns how many jobs a queue has, NaN when it cannot be asked.
+func queueLength(queue fabric.Queue) float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), queueTimeout)
+	defer cancel()
+	n, err := queue.Len(ctx)
+	if err != nil {
+		return math.NaN()
+	}
+	return float64(n)
+}
+
+// webhookDied tells of a batch that was given up.
+func (n *Node) webhookDied(letter fabric.DeadLetter) {
+	dead := webhook.Describe(letter)
+	n.metrics.Sent("dead_letter", len(dead.Events))
+	n.log.Warn("webhook is a dead letter now", "part", "webhooks", "id", dead.ID, "app_id", dead.AppID,
+		"host", hostOf(dead.URL), "events", len(dead.Events), "attempts", dead.Attempts, "error", dead.Reason)
+}
+
+// hostOf returns the part of an address that a log may show; paths and queries of webhooks
+// often carry tokens.
+func hostOf(address string) string {
+	if u, err := url.Parse(address); err == nil {
+		return u.Host
+	}
+	return ""
 }
 
 // goes runs a part until the node stops; an error of it ends the node.
@@ -276,7 +318,7 @@ func (n *Node) handler() (http.Handler, error) {
 		Defaults:       n.defaults(),
 		Logger:         n.log.With("part", "api"),
 		Metrics:        metrics,
-		Draining:       n.health.Draining,
+		Draining:       n.closing.Load,
 	}, n.hub, n.apps, n.transport)
 	return n.routes(channels)
 }

@@ -19,7 +19,7 @@ type client struct {
 	session protocol.Session
 
 	authorized atomic.Bool // signed in, or subscribed with a signature
-	pinged     bool        // asked whether it is there; used by the timer only
+	pinged     time.Time   // when it was asked whether it is there, zero if not; used by the timer only
 	admitted   bool        // within the quotas; used by the connection only
 	opened     time.Time
 }
@@ -154,8 +154,8 @@ func dataText(data []byte) string {
 func (c *client) nextCheck() time.Duration {
 	h := c.realm.hub
 	next := h.options.ActivityTimeout - c.conn.Idle()
-	if c.pinged {
-		next += h.options.PongTimeout
+	if !c.pinged.IsZero() {
+		next = h.options.PongTimeout - h.options.Now().Sub(c.pinged)
 	}
 	if left, due := c.authorizationLeft(); due {
 		next = min(next, left)
@@ -180,16 +180,18 @@ func (c *client) expired() {
 		c.fail(protocol.CodeUnauthorized, "Connection not authorized within timeout.")
 		return
 	}
-	switch idle := c.conn.Idle(); {
-	case idle < h.options.ActivityTimeout:
-		c.pinged = false
-	case !c.pinged:
-		c.pinged = true
-		c.reply(protocol.Ping())
-	case idle >= h.options.ActivityTimeout+h.options.PongTimeout:
+	now, idle := h.options.Now(), c.conn.Idle()
+	if !c.pinged.IsZero() && idle < now.Sub(c.pinged) {
+		c.pinged = time.Time{} // something came since
+	}
+	switch {
+	case !c.pinged.IsZero() && now.Sub(c.pinged) >= h.options.PongTimeout:
 		h.metrics.rejected("pong_timeout")
 		c.fail(protocol.CodePongTimeout, "Pong reply not received in time")
 		return
+	case c.pinged.IsZero() && idle >= h.options.ActivityTimeout:
+		c.pinged = now
+		c.reply(protocol.Ping())
 	}
 	c.conn.SetTimer(c.nextCheck())
 }

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -30,8 +32,8 @@ var update = flag.Bool("update", false, "rewrite the transcripts with what the h
 //	a > {…}               it sends a message; $id(a), $auth(a,channel[,data]) and
 //	                      $signin(a,data) stand for its socket id and its backend's answers
 //	close a               its connection ends
-//	idle a 120s           it has been silent that long, and its timer goes off
 //	wait 5s               time passes
+//	timeouts 120s 30s 1h  first: activity, pong and user authentication, else never
 //	publish {…}           a backend publishes name, data, channel and socket_id
 //	terminate user        a backend ends a user's connections
 //	app {…}               the app is changed (JSON of apps.App)
@@ -94,7 +96,8 @@ type fakeConn struct {
 	name   string
 	script *script
 	client *client
-	idle   time.Duration
+	heard  time.Time // when it sent something last
+	due    time.Time // when its timer goes off
 	closed bool
 }
 
@@ -114,11 +117,15 @@ func (c *fakeConn) Close(code int, reason string) {
 	c.script.say("%s closed %d %s", c.name, code, reason)
 }
 
-func (c *fakeConn) SetTimer(time.Duration) {}
-func (c *fakeConn) Idle() time.Duration    { return c.idle }
+func (c *fakeConn) SetTimer(d time.Duration) { c.due = time.Now().Add(d) }
+
+func (c *fakeConn) Idle() time.Duration { return time.Since(c.heard) }
 
 // Emit records a webhook.
 func (s *script) Emit(_ string, event webhook.Event) { s.say("webhook %s", event) }
+
+// never is longer than any transcript.
+const never = 24 * time.Hour
 
 func newScript(t *testing.T) *script {
 	s := &script{t: t, clients: make(map[string]*fakeConn)}
@@ -127,12 +134,11 @@ func newScript(t *testing.T) *script {
 		EnableClientMessages: true, EnableUserAuthentication: true, EnableWatchlistEvents: true,
 	}
 	s.hub = NewHub(Options{
-		ActivityTimeout:           120 * time.Second,
-		PongTimeout:               30 * time.Second,
-		UserAuthenticationTimeout: time.Hour,
-		CacheTTL:                  30 * time.Minute,
-		CacheChannels:             100,
-		MaxSubscriptions:          5,
+		ActivityTimeout:  never,
+		PongTimeout:      never,
+		CacheTTL:         30 * time.Minute,
+		CacheChannels:    100,
+		MaxSubscriptions: 5,
 		Defaults: apps.Limits{
 			MaxClientEventsPerSecond: 3, MaxPresenceMembers: 3, MaxPresenceMemberSize: 100,
 			MaxChannelNameLength: 200, MaxEventNameLength: 20, MaxEventPayload: 100,
@@ -197,7 +203,7 @@ func (s *script) command(line string) {
 	verb, rest, _ := strings.Cut(line, " ")
 	if name, message, found := strings.Cut(line, " > "); found {
 		c := s.conn(name)
-		c.idle = 0
+		c.heard = time.Now()
 		c.client.message([]byte(s.expand(message)))
 		return
 	}
@@ -209,12 +215,13 @@ func (s *script) command(line string) {
 		c.closed = true
 		c.client.closed()
 		delete(s.clients, rest)
-	case "idle":
-		name, silence, _ := strings.Cut(rest, " ")
-		s.conn(name).idle = s.duration(silence)
-		s.conn(name).client.expired()
+	case "timeouts":
+		parts := strings.Fields(rest)
+		o := &s.hub.options
+		o.ActivityTimeout, o.PongTimeout = s.duration(parts[0]), s.duration(parts[1])
+		o.UserAuthenticationTimeout = s.duration(parts[2])
 	case "wait":
-		time.Sleep(s.duration(rest))
+		s.wait(time.Now().Add(s.duration(rest)))
 	case "publish":
 		var e struct{ Name, Data, Channel, Socket string }
 		s.decode(rest, &e)
@@ -235,8 +242,26 @@ func (s *script) command(line string) {
 	}
 }
 
+// wait lets time pass until end; the connections' timers go off when they are due.
+func (s *script) wait(end time.Time) {
+	for {
+		var next *fakeConn
+		for _, name := range slices.Sorted(maps.Keys(s.clients)) {
+			if c := s.clients[name]; !c.closed && !c.due.After(end) && (next == nil || c.due.Before(next.due)) {
+				next = c
+			}
+		}
+		if next == nil {
+			break
+		}
+		time.Sleep(time.Until(next.due))
+		next.client.expired()
+	}
+	time.Sleep(time.Until(end))
+}
+
 func (s *script) connect(name string) {
-	c := &fakeConn{name: name, script: s}
+	c := &fakeConn{name: name, script: s, heard: time.Now()}
 	c.client = s.hub.Connection(s.app, "").(handler).client
 	s.mu.Lock()
 	s.clients[name] = c

@@ -129,6 +129,9 @@ func (q *queue) attempt(ctx context.Context, e *entry, handler fabric.Handler) {
 	now := time.Now()
 	if q.config.Retry.GiveUp(e.firstAttempt, now, err) {
 		q.jobs.bury(e, fabric.Reason(err), q.config.MaxDead)
+		if q.config.Dead != nil {
+			q.config.Dead(fabric.DeadLetter{Job: job, Reason: fabric.Reason(err), FailedAt: now})
+		}
 		return
 	}
 	q.jobs.putBack(e, now.Add(q.config.Retry.Wait(e.failures)))

@@ -196,7 +196,15 @@ func (w *worker) bury(
 	if _, err := w.queue.provider.js.PublishMsg(ctx, letter); err != nil {
 		return err
 	}
-	return msg.DoubleAck(ctx)
+	if err := msg.DoubleAck(ctx); err != nil {
+		return err
+	}
+	if w.queue.config.Dead != nil {
+		w.queue.config.Dead(fabric.DeadLetter{
+			Job: e.job(notNil(msg.Data()), e.Failures), Reason: e.Reason, FailedAt: e.FailedAt,
+		})
+	}
+	return nil
 }
 
 // giveUpLease has the job delivered again after wait, to any worker.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/parleyio/parley/internal/pusher"
@@ -148,7 +149,11 @@ func (s *Server) admitConnect(w http.ResponseWriter, r *http.Request) bool {
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, handler transport.Handler) {
 	if err := s.transport.Upgrade(w, r, handler); err != nil {
 		s.options.Metrics.upgradeErrors.Inc()
-		s.options.Logger.Debug("upgrade failed", "error", err)
+		level := slog.LevelDebug // mostly clients that do not speak WebSocket
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			level = slog.LevelWarn
+		}
+		s.options.Logger.Log(r.Context(), level, "upgrade failed", "error", err)
 	}
 }
 

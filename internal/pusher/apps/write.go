@@ -147,18 +147,18 @@ func (r *Registry) Delete(ctx context.Context, id string) error {
 
 // EnsureDefault creates a first app with the id DefaultID and random key and secret if there
 // is no app at all, neither static nor stored. It returns the app and true if it did, and
-// nil and false if there were apps. User authentication is off: with it, a client that only
-// subscribes to public channels is closed after a while, which surprises at a first try.
+// nil and false if there were apps.
 func (r *Registry) EnsureDefault(ctx context.Context) (*App, bool, error) {
 	if len(r.All()) > 0 {
 		return nil, false, nil
 	}
 	app, err := r.Create(ctx, App{
-		ID:                    DefaultID,
-		Name:                  "default",
-		Enabled:               true,
-		EnableClientMessages:  true,
-		EnableWatchlistEvents: true,
+		ID:                       DefaultID,
+		Name:                     "default",
+		Enabled:                  true,
+		EnableClientMessages:     true,
+		EnableUserAuthentication: true,
+		EnableWatchlistEvents:    true,
 	})
 	if errors.Is(err, ErrExists) { // another node was faster
 		r.awaitVisible(ctx, DefaultID, func(now record) bool { return now.revision != 0 })

@@ -238,7 +238,7 @@ func TestEnsureDefault(t *testing.T) {
 			}
 			if ok {
 				created.Add(1)
-				if !app.Enabled || !app.EnableClientMessages || app.EnableUserAuthentication ||
+				if !app.Enabled || !app.EnableClientMessages || !app.EnableUserAuthentication ||
 					!app.EnableWatchlistEvents || app.Name != "default" {
 					t.Errorf("the first app is %+v", app)
 				}

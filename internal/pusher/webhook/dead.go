@@ -35,7 +35,7 @@ func (e *Emitter) ListDead(ctx context.Context, after string, limit int) ([]Dead
 	}
 	list := make([]Dead, 0, len(letters))
 	for _, letter := range letters {
-		list = append(list, describe(letter))
+		list = append(list, Describe(letter))
 	}
 	return list, nil
 }
@@ -58,7 +58,7 @@ func (e *Emitter) Discard(ctx context.Context, id string) error {
 	return nil
 }
 
-func describe(letter fabric.DeadLetter) Dead {
+func Describe(letter fabric.DeadLetter) Dead {
 	dead := Dead{
 		ID:         letter.ID,
 		Events:     []string{},

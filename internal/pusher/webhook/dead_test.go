@@ -99,6 +99,6 @@ func FuzzDecodePayload(f *testing.F) {
 		if string(again.body()) != string(p.body()) {
 			t.Errorf("body %q became %q", p.body(), again.body())
 		}
-		_ = describe(fabric.DeadLetter{Job: fabric.Job{Payload: data}})
+		_ = Describe(fabric.DeadLetter{Job: fabric.Job{Payload: data}})
 	})
 }

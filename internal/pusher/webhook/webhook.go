@@ -124,12 +124,16 @@ func (o Options) withDefaults() Options {
 	return d
 }
 
+// visibility is after how long a batch is sent again whose node died while it sent it. The
+// queue renews it while a request runs, so it can be far below the request's timeout.
+const visibility = 5 * time.Second
+
 // QueueConfig is the configuration with which the queue given to New must be opened.
 func (o Options) QueueConfig() fabric.QueueConfig {
 	o = o.withDefaults()
 	return fabric.QueueConfig{
 		Name:       QueueName,
-		Visibility: 30 * time.Second,
+		Visibility: visibility,
 		MaxJobs:    o.MaxJobs,
 		MaxDead:    o.MaxDead,
 		Retry: fabric.RetryPolicy{

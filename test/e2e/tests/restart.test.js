@@ -8,6 +8,9 @@ import { startReceiver } from '../lib/receiver.js';
 import { anApp, startServer } from '../lib/server.js';
 import { eventually } from '../lib/wait.js';
 
+// A webhook that was under way when its sender died is taken up again after 30 s.
+const takeOverMs = 45_000;
+
 // pusher-js waits 15 s after a refused connection before it tries again.
 const reconnectMs = 40_000;
 
@@ -96,24 +99,35 @@ describe('clients come back by themselves', { concurrency: true }, () => {
 
 describe('a webhook', () => {
   it('that could not be sent before a kill is sent after it', async (t) => {
-    let status = 500;
-    const receiver = await startReceiver(() => status);
+    let refuse = true;
+    const receiver = await startReceiver(({ path }) => (refuse && path === '/news' ? 500 : 200));
     t.after(() => receiver.close());
-    const server = await startFor(t, {
-      webhooks: { retry_initial: '200ms' },
-      apps: [anApp({ webhooks: [{ url: receiver.url, event_types: ['channel_occupied'] }] })],
+    const hook = (name) => ({
+      url: `${receiver.url}/${name}`,
+      channel_prefix: name,
+      event_types: ['channel_occupied'],
     });
-    const channel = unique('news');
+    const server = await startFor(t, {
+      webhooks: { retry_initial: '2s' },
+      apps: [anApp({ webhooks: [hook('news'), hook('marker')] })],
+    });
     const raw = await connectRaw(t, server);
+    const arrival = (path, status, limitMs) =>
+      receiver.requests.take(
+        (request) => request.path === path && request.status === status,
+        `${path} answered with ${status}`,
+        limitMs,
+      );
+    const channel = unique('news');
     await raw.subscribe(channel);
-    const tells = (wanted) => (request) =>
-      request.status === wanted && request.rawBody.includes(channel);
-    await receiver.requests.take(tells(500), 'a refused webhook');
+    await arrival('/news', 500);
+    // Once a later one is through, the refusal has been noted, and its retry is far.
+    await raw.subscribe(unique('marker'));
+    await arrival('/marker', 200);
     await server.kill();
-    status = 200;
+    refuse = false;
     await server.start();
-    const request = await receiver.requests.take(tells(200), 'an accepted webhook');
-    const webhook = backendOf(server).webhook(request);
+    const webhook = backendOf(server).webhook(await arrival('/news', 200, takeOverMs));
     assert.ok(webhook.isValid());
     assert.deepEqual(webhook.getEvents(), [{ name: 'channel_occupied', channel }]);
   });

@@ -30,7 +30,7 @@ type Conn struct {
 	handler Handler
 	link    link
 
-	lastInbound atomic.Int64 // wheel tick of the last bytes from the peer
+	lastInbound atomic.Int64 // when bytes came from the peer last, in ns since wheel.started
 	timer       wheelTimer   // owned by the wheel
 
 	// mu guards the following fields.
@@ -162,9 +162,9 @@ func (c *Conn) SetTimer(d time.Duration) {
 	}
 }
 
-// Idle returns how long nothing came from the peer, to the precision of 100 ms.
+// Idle returns how long nothing came from the peer.
 func (c *Conn) Idle() time.Duration {
-	return time.Duration(c.server.wheel.now.Load()-c.lastInbound.Load()) * wheelTick
+	return time.Since(c.server.wheel.started) - time.Duration(c.lastInbound.Load())
 }
 
 // expired is called by the wheel.
@@ -185,7 +185,7 @@ func (c *Conn) expired() {
 
 // open starts the conversation; the link calls it once, on its goroutine.
 func (c *Conn) open(early []byte) {
-	c.lastInbound.Store(c.server.wheel.now.Load())
+	c.lastInbound.Store(int64(time.Since(c.server.wheel.started)))
 	c.setInHandler(true)
 	c.handler.Open(c)
 	c.setInHandler(false)
@@ -203,7 +203,7 @@ func (c *Conn) setInHandler(in bool) {
 // receive takes bytes from the peer, which it may change. The link must flush afterwards:
 // replies are not scheduled while the handler runs.
 func (c *Conn) receive(data []byte) {
-	c.lastInbound.Store(c.server.wheel.now.Load())
+	c.lastInbound.Store(int64(time.Since(c.server.wheel.started)))
 	c.mu.Lock()
 	c.inHandler = true
 	ended := c.state >= stateEnding

@@ -16,7 +16,9 @@ const wheelSlots = 1024
 // wheel is one timer for all connections: a runtime timer each would cost memory and a
 // heap operation for every reset.
 type wheel struct {
-	now  atomic.Int64 // ticks since the start
+	started time.Time
+
+	now  atomic.Int64 // ticks since started
 	mu   sync.Mutex
 	slot [wheelSlots]*Conn // heads of doubly linked lists through Conn.timer
 
@@ -35,7 +37,7 @@ type wheelTimer struct {
 const timerDue = -1
 
 func newWheel() *wheel {
-	w := &wheel{quit: make(chan struct{}), done: make(chan struct{})}
+	w := &wheel{started: time.Now(), quit: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -49,7 +51,6 @@ func (w *wheel) run() {
 	defer close(w.done)
 	ticker := time.NewTicker(wheelTick)
 	defer ticker.Stop()
-	start := time.Now()
 	var expired []*Conn
 	for {
 		select {
@@ -58,7 +59,7 @@ func (w *wheel) run() {
 		case <-ticker.C:
 		}
 		// A late ticker skips ticks; the wheel must not.
-		for until := int64(time.Since(start) / wheelTick); w.now.Load() < until; {
+		for until := int64(time.Since(w.started) / wheelTick); w.now.Load() < until; {
 			expired = w.advance(expired[:0])
 			for _, c := range expired {
 				c.expired()

@@ -10,21 +10,21 @@ import (
 // they are fewer than a limit.
 type backlog struct {
 	bytes atomic.Int64
-	limit int64
+	limit func() int64
 
 	mu      sync.Mutex
 	waiting chan struct{} // closed when the backlog falls below the limit; nil when nobody waits
 	waiters atomic.Int32
 }
 
-func (b *backlog) init(limit int64) { b.limit = limit }
+func (b *backlog) init(limit func() int64) { b.limit = limit }
 
 func (b *backlog) add(n int64) {
 	if n == 0 {
 		return
 	}
 	now := b.bytes.Add(n)
-	if n < 0 && now < b.limit && b.waiters.Load() > 0 {
+	if n < 0 && b.waiters.Load() > 0 && now < b.limit() {
 		b.release()
 	}
 }
@@ -39,7 +39,7 @@ func (b *backlog) release() {
 }
 
 func (b *backlog) wait(ctx context.Context) error {
-	if b.limit <= 0 || b.bytes.Load() < b.limit {
+	if b.bytes.Load() < b.limit() {
 		return nil
 	}
 	b.waiters.Add(1)
@@ -51,7 +51,7 @@ func (b *backlog) wait(ctx context.Context) error {
 		}
 		below := b.waiting
 		b.mu.Unlock()
-		if b.bytes.Load() < b.limit {
+		if b.bytes.Load() < b.limit() {
 			return nil
 		}
 		select {

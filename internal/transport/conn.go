@@ -42,7 +42,8 @@ type Conn struct {
 	deflate   bool // permessage-deflate was negotiated; set before use, then constant
 
 	decoder websocket.Decoder // used by the connection's loop or goroutine only
-	handed  int64             // bytes that the link took and has not written; loop only
+	handed  atomic.Int64      // bytes that the link took and has not written; the loop sets it
+	stalled time.Time         // since when its socket takes nothing; loop only
 }
 
 type connState uint8
@@ -59,9 +60,20 @@ type link interface {
 	// schedule arranges for Conn.take to be called and its frames to be written, soon, on
 	// the link's own goroutine. It is called with Conn.mu held.
 	schedule(c *Conn)
+	// flush writes what waits, or begins to. It is called on the link's own goroutine.
+	flush(c *Conn)
 	// cut closes the socket, soon; Handler.Closed follows.
 	cut(c *Conn)
 }
+
+// ownReplies is how many times MaxQueue the answers to a client's own messages may take. It
+// asked for them, perhaps in one burst after connecting, and cutting it off makes it come
+// back and ask again.
+const ownReplies = 4
+
+// flushSize is the size in bytes from which answers are written while the messages that came
+// with one read are still being handled.
+const flushSize = 64 << 10
 
 // outgoing is a queue of frames.
 type outgoing struct {
@@ -92,12 +104,29 @@ func (c *Conn) Send(f *websocket.Frame) bool {
 		c.server.options.Dropped(DropSendClosed)
 		return false
 	}
-	if c.queue != nil && c.queue.bytes+int64(f.Size()) > c.server.options.MaxQueue {
+	if waiting := c.waiting(); waiting > 0 && waiting+int64(f.Size()) > c.limit() {
 		c.overflow()
 		return false
 	}
 	c.enqueue(f)
 	return true
+}
+
+// waiting returns how many bytes wait for the peer; c.mu is held.
+func (c *Conn) waiting() int64 {
+	n := c.handed.Load()
+	if c.queue != nil {
+		n += c.queue.bytes
+	}
+	return n
+}
+
+// limit returns how many bytes may wait; c.mu is held.
+func (c *Conn) limit() int64 {
+	if c.inHandler {
+		return ownReplies * c.server.options.MaxQueue
+	}
+	return c.server.options.MaxQueue
 }
 
 // enqueue appends f; c.mu is held.
@@ -125,6 +154,15 @@ func (c *Conn) overflow() {
 		c.queue.frames, c.queue.bytes = c.queue.frames[:0], 0
 	}
 	c.close(c.server.options.OverflowCode, c.server.options.OverflowReason)
+}
+
+// giveUp closes a connection that is too slow.
+func (c *Conn) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateOpen {
+		c.overflow()
+	}
 }
 
 // Close sends a close frame behind what waits and cuts the connection when the peer has
@@ -254,8 +292,19 @@ func (c *Conn) message(op websocket.Opcode, payload []byte) error {
 		c.Send(websocket.NewControlFrame(websocket.Pong, payload))
 	default:
 		c.handler.Message(c, payload)
+		c.flushMuch()
 	}
 	return nil
+}
+
+// flushMuch writes answers while further messages of the same read are still to be handled.
+func (c *Conn) flushMuch() {
+	c.mu.Lock()
+	much := c.queue != nil && c.queue.bytes >= flushSize
+	c.mu.Unlock()
+	if much {
+		c.link.flush(c)
+	}
 }
 
 const (

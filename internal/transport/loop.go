@@ -156,8 +156,7 @@ func (e *eventLoops) OnClose(gc gnet.Conn, _ error) gnet.Action {
 	}
 	l := c.link.(*loopLink).loop
 	l.unblock(c)
-	c.server.backlog.add(-c.handed)
-	c.handed = 0
+	c.server.backlog.add(-c.handed.Swap(0))
 	c.closed()
 	return gnet.None
 }
@@ -174,6 +173,8 @@ func (k *loopLink) schedule(c *Conn) {
 		_ = l.events.Execute(context.Background(), l)
 	}
 }
+
+func (k *loopLink) flush(c *Conn) { k.loop.flush(c, k.conn) }
 
 func (k *loopLink) cut(*Conn) { _ = k.conn.Close() }
 
@@ -227,23 +228,17 @@ func (l *loop) write(c *Conn, gc gnet.Conn, q *outgoing) {
 		}
 	}
 	releaseOutgoing(q)
-	before := c.handed
-	c.handed = 0
-	if waiting := gc.OutboundBuffered(); waiting > 0 {
-		c.handed = int64(waiting)
+	waiting := int64(gc.OutboundBuffered())
+	c.server.backlog.add(waiting - c.handed.Swap(waiting) - bytes)
+	if waiting > 0 {
 		l.block(c)
-	}
-	c.server.backlog.add(c.handed - before - bytes)
-	if c.handed > c.server.options.MaxQueue {
-		c.mu.Lock()
-		if c.state == stateOpen {
-			c.overflow()
-		}
-		c.mu.Unlock()
 	}
 }
 
 func (l *loop) block(c *Conn) {
+	if _, known := l.blocked[c]; !known {
+		c.stalled = time.Now()
+	}
 	l.blocked[c] = struct{}{}
 	l.blockedCount.Store(int64(len(l.blocked)))
 }
@@ -276,15 +271,26 @@ func (e *eventLoops) sweep() {
 }
 
 func (l *loop) refresh(context.Context) error {
+	now := time.Now()
 	for c := range l.blocked {
 		gc := c.link.(*loopLink).conn
 		waiting := int64(gc.OutboundBuffered())
-		c.server.backlog.add(waiting - c.handed)
-		c.handed = waiting
-		if waiting == 0 {
+		written := c.handed.Swap(waiting) - waiting
+		c.server.backlog.add(-written)
+		switch {
+		case waiting == 0:
 			l.unblock(c)
 			l.flush(c, gc) // it may have waited for this to end
+		case written > 0:
+			c.stalled = now
+		case now.Sub(c.stalled) >= stallTimeout && c.server.backlog.waiters.Load() > 0:
+			c.giveUp()
 		}
 	}
 	return nil
 }
+
+// stallTimeout is after how long a connection whose socket takes nothing is given up when
+// publishers wait for the backlog: one dead client must not hold up everybody. It is shorter
+// than publishers wait.
+const stallTimeout = 3 * time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -218,7 +219,7 @@ func TestWaitBacklog(t *testing.T) {
 // The backlog's own logic under contention: nobody sleeps on after the last release.
 func TestBacklogWakesEverybody(t *testing.T) {
 	var b backlog
-	b.init(100)
+	b.init(func() int64 { return 100 })
 	if err := b.wait(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +240,7 @@ func TestBacklogWakesEverybody(t *testing.T) {
 		t.Errorf("%d waiters and %d bytes are left", b.waiters.Load(), b.bytes.Load())
 	}
 	var unlimited backlog
+	unlimited.init(func() int64 { return math.MaxInt64 })
 	unlimited.add(1 << 40)
 	if err := unlimited.wait(context.Background()); err != nil {
 		t.Errorf("without a limit: %v", err)

@@ -18,7 +18,7 @@ const streamBuffer = 4 << 10
 
 // writeTimeout bounds a write to a peer that has stopped reading; the queue's limit
 // normally ends such a connection long before.
-const writeTimeout = 30 * time.Second
+const writeTimeout = 10 * time.Second
 
 // runStream serves c until its socket ends. It is the connection's goroutine.
 func (s *Server) runStream(c *Conn, k *streamLink, early []byte) {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -81,7 +82,7 @@ func NewServer(options Options) (*Server, error) {
 		streaming: make(map[*Conn]struct{}),
 		rules:     websocket.Rules{MaxMessage: options.MaxMessage, Compression: options.Compression},
 	}
-	s.backlog.init(options.MaxBacklog)
+	s.backlog.init(s.maxBacklog)
 	if options.EventLoops > 0 {
 		loops, err := startEventLoops(s, options.EventLoops)
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -107,8 +108,22 @@ func (s *Server) Count() int { return int(s.count.Load()) }
 // Backlog returns how many bytes wait to be written, over all connections.
 func (s *Server) Backlog() int64 { return s.backlog.bytes.Load() }
 
-// WaitBacklog waits while more bytes wait for all connections together than MaxBacklog
-// allows. Publishers call it, so that a flood slows its source instead of filling memory
+// backlogShare is the part of MaxQueue that may wait for a connection on average, one in
+// that many, before publishers are slowed: some connections are always further behind.
+const backlogShare = 16
+
+// maxBacklog returns how many bytes may wait for all connections before publishers do:
+// MaxBacklog, or with few connections less, since each holds at most MaxQueue.
+func (s *Server) maxBacklog() int64 {
+	if s.options.MaxBacklog <= 0 {
+		return math.MaxInt64
+	}
+	share := max(s.count.Load()*s.options.MaxQueue/backlogShare, s.options.MaxQueue/4)
+	return min(s.options.MaxBacklog, share)
+}
+
+// WaitBacklog waits while more bytes wait for all connections together than MaxBacklog, or
+// with few connections a share of their queues, allows. Publishers call it, so that a flood slows its source instead of filling memory
 // or cutting off every subscriber. It returns ctx's error when that ends first.
 func (s *Server) WaitBacklog(ctx context.Context) error { return s.backlog.wait(ctx) }
 

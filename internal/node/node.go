@@ -141,7 +141,7 @@ func (n *Node) startApps(ctx, background context.Context) error {
 	if err := n.apps.Start(background); err != nil {
 		return err
 	}
-	app, created, err := n.apps.EnsureDefault(ctx)
+	app, created, err := n.apps.EnsureDefault(ctx, "")
 	if err != nil {
 		return fmt.Errorf("create the first app: %w", err)
 	}
@@ -305,6 +305,11 @@ func (n *Node) handler() (http.Handler, error) {
 	}
 	metrics := api.NewMetrics(c.Metrics.Prefix, n.portLabel())
 	n.metrics.Register(metrics)
+	n.apps.OnChange(func(old, new *apps.App) {
+		if new == nil {
+			metrics.Forget(old.ID)
+		}
+	})
 	limiter := func(limit int, window time.Duration) api.Limiter {
 		return ratelimit.NewKeyed[api.Address](limit, window, c.RateLimit.MaxTrackedPeers)
 	}

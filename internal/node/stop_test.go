@@ -107,7 +107,9 @@ func TestStopWithinGrace(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer slow.Close()
-			if _, err := io.WriteString(slow, "POST /apps/7/events HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+			target, _ := n.signed("7", "app-key", "app-secret", "/events", strings.Repeat(" ", 100))
+			target = strings.TrimPrefix(target, n.url("channels"))
+			if _, err := io.WriteString(slow, "POST "+target+" HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
 			// The node waits for the body from here on.

@@ -7,53 +7,79 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// eventCache remembers the last event of cache channels.
+// eventCache remembers the last event of one app's cache channels. Each app has its own, so
+// that none can push out another's events.
 type eventCache struct {
 	ttl time.Duration
 	now func() time.Time
-	mu  sync.Mutex // makes a read and the mark it leaves one step
-	lru *lru.Cache[cacheKey, cachedEvent]
+
+	mu     sync.Mutex // guards the following fields
+	events *lru.Cache[string, cachedEvent]
+	bytes  int                          // of the events
+	misses *lru.Cache[string, struct{}] // channels whose miss was reported and not filled since
 }
 
-type cacheKey struct{ app, channel string }
-
-// cachedEvent is an event, or without payload the mark that a miss was reported.
 type cachedEvent struct {
 	payload []byte
 	data    string
 	expires time.Time
 }
 
-func newEventCache(size int, ttl time.Duration, now func() time.Time) *eventCache {
-	cache, err := lru.New[cacheKey, cachedEvent](max(1, size))
-	if err != nil {
+func (e cachedEvent) size() int { return len(e.payload) + len(e.data) }
+
+// Limits of one app's cache beside its number of channels.
+const (
+	maxCacheBytes = 64 << 20
+	maxMisses     = 1000
+)
+
+func newEventCache(channels int, ttl time.Duration, now func() time.Time) *eventCache {
+	c := &eventCache{ttl: ttl, now: now}
+	var err error
+	if c.events, err = lru.NewWithEvict(max(1, channels), func(_ string, e cachedEvent) { c.bytes -= e.size() }); err != nil {
 		panic(err) // only a size below 1 is refused
 	}
-	return &eventCache{ttl: ttl, now: now, lru: cache}
+	if c.misses, err = lru.New[string, struct{}](maxMisses); err != nil {
+		panic(err)
+	}
+	return c
 }
 
-func (c *eventCache) write(app, channel, data string, payload []byte) {
-	c.lru.Add(cacheKey{app, channel}, cachedEvent{payload, data, c.now().Add(c.ttl)})
+func (c *eventCache) write(channel, data string, payload []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.misses.Remove(channel)
+	c.events.Remove(channel)
+	event := cachedEvent{payload, data, c.now().Add(c.ttl)}
+	c.bytes += event.size()
+	c.events.Add(channel, event)
+	for c.bytes > maxCacheBytes {
+		c.events.RemoveOldest()
+	}
 }
 
 // read returns the frame text of the last event. When there is none, firstMiss tells
 // whether this is the first time since the channel had one.
-func (c *eventCache) read(app, channel string) (payload []byte, firstMiss bool) {
+func (c *eventCache) read(channel string) (payload []byte, firstMiss bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := cacheKey{app, channel}
-	event, known := c.lru.Get(key)
+	event, known := c.events.Get(channel)
 	if known && event.expires.After(c.now()) {
 		return event.payload, false
 	}
-	c.lru.Add(key, cachedEvent{expires: c.now().Add(c.ttl)})
-	return nil, true
+	if known {
+		c.events.Remove(channel)
+	}
+	reported, _ := c.misses.ContainsOrAdd(channel, struct{}{})
+	return nil, !reported
 }
 
-func (c *eventCache) peek(app, channel string) (data string, ttl time.Duration, ok bool) {
-	event, _ := c.lru.Peek(cacheKey{app, channel})
+func (c *eventCache) peek(channel string) (data string, ttl time.Duration, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	event, known := c.events.Peek(channel)
 	ttl = event.expires.Sub(c.now())
-	if event.payload == nil || ttl <= 0 {
+	if !known || ttl <= 0 {
 		return "", 0, false
 	}
 	return event.data, ttl, true

@@ -66,8 +66,8 @@ func (c *client) open(conn Conn) {
 		c.refuse(Refusal{protocol.CodeOverCapacity, "The server is over capacity", "over_capacity"})
 		return
 	}
-	if !c.realm.add(c) {
-		c.refuse(Refusal{protocol.CodeOverQuota, "The app is over its connection quota", "over_quota"})
+	if why, added := c.realm.add(c); !added {
+		c.refuse(why)
 		return
 	}
 	c.admitted = true

@@ -87,6 +87,13 @@ func (m *Metrics) connectionError(appID, reason string) {
 }
 func (m *Metrics) rejected(reason string) { m.rejections.WithLabelValues(reason).Inc() }
 
+// forget drops the series of a deleted app.
+func (m *Metrics) forget(appID string) {
+	labels := prometheus.Labels{"app_id": appID}
+	m.errors.DeletePartialMatch(labels)
+	m.latency.DeletePartialMatch(labels)
+}
+
 func (m *Metrics) published(appID string, kind protocol.Kind, recipients int, d time.Duration) {
 	m.latency.WithLabelValues(appID, kind.String(), sizeBucket(recipients)).
 		Observe(float64(d) / float64(time.Millisecond))

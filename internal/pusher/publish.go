@@ -1,7 +1,6 @@
 package pusher
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +36,7 @@ func (r *realm) publish(e Event, payload []byte) (sent int, kind protocol.Kind) 
 		// Under the room's lock even when it is empty: a client that subscribes meanwhile
 		// gets the event either live or from the cache.
 		room = r.rooms.acquire(e.Channel)
-		r.hub.cache.write(r.id, e.Channel, e.Data, payload)
+		r.cache.write(e.Channel, e.Data, payload)
 	} else if room = r.rooms.find(e.Channel); room == nil {
 		return 0, kind
 	}
@@ -116,7 +115,10 @@ func (h *Hub) Members(app *apps.App, channel string) []protocol.Member {
 
 // Cached returns the data of a cache channel's last event and how long it is kept.
 func (h *Hub) Cached(app *apps.App, channel string) (data string, ttl time.Duration, ok bool) {
-	return h.cache.peek(app.ID, channel)
+	if r := h.find(app.ID); r != nil {
+		return r.cache.peek(channel)
+	}
+	return "", 0, false
 }
 
 // Connections returns how many clients are connected to this node.
@@ -127,6 +129,3 @@ func (h *Hub) Connections() int {
 	}
 	return n
 }
-
-// ErrUnknownApp says that no app has the key or id.
-var ErrUnknownApp = errors.New("unknown app")

@@ -2,8 +2,8 @@
 // subscribed to which channel, applies the effects of the protocol core and delivers
 // events. The protocol itself is in package protocol, the HTTP API in package api.
 //
-// It may import its own sub-packages and the transport. It must never import another
-// surface, the configuration or the composition root.
+// It may import its own sub-packages, the transport and ratelimit. It must never import another
+// surface or the composition root.
 package pusher
 
 import (
@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/parleyio/parley/internal/pusher/apps"
-	"github.com/parleyio/parley/internal/pusher/protocol"
 	"github.com/parleyio/parley/internal/pusher/webhook"
 	"github.com/parleyio/parley/internal/transport"
 	"github.com/parleyio/parley/internal/transport/websocket"
@@ -27,7 +26,7 @@ type Options struct {
 	UserAuthenticationTimeout time.Duration // for connections of apps with user authentication
 	MaxConnections            int           // of this node, 0 for no limit
 	CacheTTL                  time.Duration // of the last event of a cache channel
-	CacheChannels             int           // last events remembered, the least recently used goes first
+	CacheChannels             int           // last events remembered of an app, the least recently used goes first
 	Defaults                  apps.Limits   // for apps that set none
 	MaxSubscriptions          int           // of one connection
 	Logger                    *slog.Logger
@@ -57,7 +56,6 @@ type Hub struct {
 	options  Options
 	webhooks Webhooks
 	metrics  *Metrics
-	cache    *eventCache
 
 	mu     sync.RWMutex
 	realms map[string]*realm // by app id
@@ -78,7 +76,6 @@ func NewHub(options Options, webhooks Webhooks) *Hub {
 		options:  options,
 		webhooks: webhooks,
 		metrics:  options.Metrics,
-		cache:    newEventCache(options.CacheChannels, options.CacheTTL, options.Now),
 		realms:   make(map[string]*realm),
 	}
 	options.Metrics.attach(h)
@@ -126,8 +123,9 @@ func (h *Hub) AppChanged(old, new *apps.App) {
 			h.mu.Lock()
 			delete(h.realms, old.ID)
 			h.mu.Unlock()
-			r.closeAll(protocol.CodeUnknownApp, "The app was deleted")
+			r.end()
 		}
+		h.metrics.forget(old.ID)
 		return
 	}
 	r := h.find(new.ID)
@@ -136,7 +134,7 @@ func (h *Hub) AppChanged(old, new *apps.App) {
 	}
 	r.setApp(new)
 	if !new.Enabled {
-		r.closeAll(protocol.CodeAppDisabled, "The app is disabled")
+		r.closeAll(appDisabled.Code, appDisabled.Reason)
 	}
 }
 

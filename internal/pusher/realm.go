@@ -18,10 +18,12 @@ type realm struct {
 	policy atomic.Pointer[protocol.Policy]
 	rooms  roomTable
 	users  users
+	cache  *eventCache
 	stats  stats
 
 	mu      sync.RWMutex
 	clients map[string]*client // by socket id
+	ended   bool               // the app was deleted
 
 	backendEvents rate // against MaxBackendEventsPerSecond
 	readRequests  rate // against MaxReadRequestsPerSecond
@@ -31,6 +33,7 @@ func newRealm(h *Hub, app *apps.App) *realm {
 	r := &realm{hub: h, id: app.ID, clients: make(map[string]*client)}
 	r.rooms.init()
 	r.users.init()
+	r.cache = newEventCache(h.options.CacheChannels, h.options.CacheTTL, h.options.Now)
 	r.setApp(app)
 	return r
 }
@@ -54,16 +57,37 @@ func (r *realm) setApp(app *apps.App) {
 	})
 }
 
-// add counts a client against the app's quota and reports whether it fits.
-func (r *realm) add(c *client) bool {
-	max := r.app.Load().Limits.MaxConnections
+// Refusals of a client that was let in before the app changed.
+var (
+	appDeleted  = Refusal{protocol.CodeUnknownApp, "The app was deleted", "unknown_app"}
+	appDisabled = Refusal{protocol.CodeAppDisabled, "The app is disabled", "app_disabled"}
+	overQuota   = Refusal{protocol.CodeOverQuota, "The app is over its connection quota", "over_quota"}
+)
+
+// add counts a client against the app's quota, or tells why it may not stay. A client that is
+// added is in list, so whoever ends or disables the app afterwards closes it.
+func (r *realm) add(c *client) (why Refusal, added bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if max > 0 && len(r.clients) >= max {
-		return false
+	app := r.app.Load()
+	switch max := app.Limits.MaxConnections; {
+	case r.ended:
+		return appDeleted, false
+	case !app.Enabled:
+		return appDisabled, false
+	case max > 0 && len(r.clients) >= max:
+		return overQuota, false
 	}
 	r.clients[c.session.ID] = c
-	return true
+	return Refusal{}, true
+}
+
+// end closes the clients of a deleted app; no further ones are added.
+func (r *realm) end() {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.closeAll(appDeleted.Code, appDeleted.Reason)
 }
 
 func (r *realm) remove(c *client) {

@@ -158,7 +158,7 @@ func succeeded(room *protocol.Room) []byte {
 
 // sendCached gives a new subscriber the channel's last event.
 func (r *realm) sendCached(c *client, room *room) {
-	payload, first := r.hub.cache.read(r.id, room.Channel)
+	payload, first := r.cache.read(room.Channel)
 	if payload != nil {
 		c.reply(payload)
 		return

@@ -16,7 +16,7 @@ import (
 func (h *Hub) Connection(app *apps.App, origin string) transport.Handler {
 	switch {
 	case !app.Enabled:
-		return h.Refuse(app.ID, Refusal{protocol.CodeAppDisabled, "The app is disabled", "app_disabled"})
+		return h.Refuse(app.ID, appDisabled)
 	case !app.AllowsOrigin(origin):
 		return h.Refuse(app.ID, Refusal{protocol.CodeUnauthorized, "Origin not allowed", "origin_not_allowed"})
 	}

@@ -44,7 +44,7 @@ func TestFloodOfFewSubscribers(t *testing.T) {
 		go func() {
 			for range events {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-				err := r.server.WaitBacklog(ctx)
+				done, err := r.server.Admit(ctx)
 				cancel()
 				if err != nil {
 					published <- err
@@ -53,6 +53,7 @@ func TestFloodOfFewSubscribers(t *testing.T) {
 				for _, s := range sessions {
 					s.conn.Send(f)
 				}
+				done()
 			}
 			published <- nil
 		}()

@@ -229,10 +229,15 @@ func (l *loop) write(c *Conn, gc gnet.Conn, q *outgoing) {
 	}
 	releaseOutgoing(q)
 	waiting := int64(gc.OutboundBuffered())
-	c.server.backlog.add(waiting - c.handed.Swap(waiting) - bytes)
-	if waiting > 0 {
-		l.block(c)
+	before := c.handed.Swap(waiting)
+	c.server.backlog.add(waiting - before - bytes)
+	if waiting == 0 {
+		return
 	}
+	if waiting < before+bytes {
+		c.stalled = time.Now() // the socket took some of it
+	}
+	l.block(c)
 }
 
 func (l *loop) block(c *Conn) {

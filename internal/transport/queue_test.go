@@ -168,7 +168,7 @@ func stuff(t *testing.T, s *session) (frames int) {
 	return 30
 }
 
-func TestWaitBacklog(t *testing.T) {
+func TestAdmit(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		for name, release := range map[string]func(c *client, frames int){
 			"client reads": func(c *client, frames int) {
@@ -182,19 +182,19 @@ func TestWaitBacklog(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				r := newRig(t, m, setup{smallBuffers: true, Options: Options{MaxBacklog: 512 << 10}})
 				c, s := r.connect()
-				if err := r.server.WaitBacklog(context.Background()); err != nil {
+				if err := r.server.admit(context.Background()); err != nil {
 					t.Fatalf("without a backlog: %v", err)
 				}
 				frames := stuff(t, s)
 
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 				defer cancel()
-				if err := r.server.WaitBacklog(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				if err := r.server.admit(ctx); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("with %d bytes waiting: error %v", r.server.Backlog(), err)
 				}
 				results := make(chan error, 3)
 				for range cap(results) {
-					go func() { results <- r.server.WaitBacklog(context.Background()) }()
+					go func() { results <- r.server.admit(context.Background()) }()
 				}
 				until(t, "the publishers to wait", func() bool { return r.server.backlog.waiters.Load() == 3 })
 				select {

@@ -29,7 +29,7 @@ func TestServerClose(t *testing.T) {
 		stuff(t, both)
 		both.conn.Close(4000, "nor read")
 		publisher := make(chan error, 1)
-		go func() { publisher <- r.server.WaitBacklog(context.Background()) }()
+		go func() { publisher <- r.server.admit(context.Background()) }()
 		await(t, "Close", func() {
 			if err := r.server.Close(); err != nil {
 				t.Error(err)
@@ -214,4 +214,13 @@ func TestReleaseOutgoing(t *testing.T) {
 	if len(large.frames) != 1 {
 		t.Error("a large queue went to the pool")
 	}
+}
+
+// admit waits as a publisher does that queues nothing.
+func (s *Server) admit(ctx context.Context) error {
+	done, err := s.Admit(ctx)
+	if err == nil {
+		done()
+	}
+	return err
 }

@@ -34,7 +34,7 @@ type Options struct {
 	EventLoops  int   // event loops; 0 for one a processor, negative for goroutine mode
 	MaxMessage  int64 // bytes of one incoming message
 	MaxQueue    int64 // bytes that may wait for one connection
-	MaxBacklog  int64 // bytes that may wait for all before WaitBacklog blocks
+	MaxBacklog  int64 // bytes that may wait for all before Admit blocks
 	Compression bool  // negotiate permessage-deflate
 	Logger      *slog.Logger
 	// Dropped is told of each loss with its reason, from any goroutine.
@@ -52,8 +52,10 @@ type Server struct {
 	loops   *eventLoops // nil in goroutine mode
 	wheel   *wheel
 	backlog backlog
-	count   atomic.Int64
-	rules   websocket.Rules
+	// publishers is held by those who are queueing frames between Admit and its done.
+	publishers chan struct{}
+	count      atomic.Int64
+	rules      websocket.Rules
 
 	streams   sync.WaitGroup // goroutines of connections outside the loops
 	streamsMu sync.Mutex
@@ -83,6 +85,7 @@ func NewServer(options Options) (*Server, error) {
 		rules:     websocket.Rules{MaxMessage: options.MaxMessage, Compression: options.Compression},
 	}
 	s.backlog.init(s.maxBacklog)
+	s.publishers = make(chan struct{}, publishersPerProcessor*runtime.GOMAXPROCS(0))
 	if options.EventLoops > 0 {
 		loops, err := startEventLoops(s, options.EventLoops)
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -122,10 +125,29 @@ func (s *Server) maxBacklog() int64 {
 	return min(s.options.MaxBacklog, share)
 }
 
-// WaitBacklog waits while more bytes wait for all connections together than MaxBacklog, or
-// with few connections a share of their queues, allows. Publishers call it, so that a flood slows its source instead of filling memory
-// or cutting off every subscriber. It returns ctx's error when that ends first.
-func (s *Server) WaitBacklog(ctx context.Context) error { return s.backlog.wait(ctx) }
+// publishersPerProcessor bounds how many publishers queue frames at once. Queueing is work for
+// a processor, so more at once gain nothing, and each may queue an event for everybody
+// beyond the backlog's limit.
+const publishersPerProcessor = 4
+
+// Admit lets a publisher go on when few enough others queue frames and fewer bytes wait for
+// all connections than MaxBacklog, or with few connections a share of their queues, allows.
+// So a flood slows its source instead of filling memory or cutting off every subscriber. The
+// publisher calls done when its frames are queued. Admit returns ctx's error when that ends
+// first.
+func (s *Server) Admit(ctx context.Context) (done func(), err error) {
+	select {
+	case s.publishers <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	done = func() { <-s.publishers }
+	if err := s.backlog.wait(ctx); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
 
 // Close drops every connection and ends the event loops and timers. It returns after the
 // last Handler.Closed, so a handler must not call it. From then on Upgrade fails with

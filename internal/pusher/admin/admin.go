@@ -38,8 +38,8 @@ type DeadLetters interface {
 
 var _ DeadLetters = (*webhook.Emitter)(nil)
 
-// Handler serves the API. Whoever mounts it limits the rate of requests, and with it the
-// guessing of tokens.
+// Handler serves the API. It does not limit the rate of requests: a token has 256 bits, which
+// nobody guesses.
 type Handler struct {
 	apps   *apps.Registry
 	dead   DeadLetters

@@ -1,12 +1,11 @@
 // Package api is the HTTP side of the channels surface: the WebSocket entry point and
 // Pusher's REST API with Pusher's own answers.
 //
-// It may import the hub, the app registry's records and the transport. It must never
-// import the configuration or the composition root.
+// It may import the hub, the protocol, the app registry's records, the transport and
+// ratelimit. It must never import the configuration or the composition root.
 package api
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -216,12 +215,17 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h
 	if app == nil {
 		return nil, fail(unknownApp, "Unknown app")
 	}
+	// The signature covers the body's MD5, so it is checked before a byte of the body is kept.
+	query, err := verify(r, app, time.Now())
+	if err != nil {
+		return nil, err
+	}
 	body, err := s.readBody(w, r)
 	if err != nil {
 		return nil, err
 	}
 	s.options.Metrics.called(app, len(body))
-	if err := verify(r, body, app, time.Now()); err != nil {
+	if err := verifyBody(query, body); err != nil {
 		return nil, err
 	}
 	if !app.Enabled {
@@ -263,14 +267,4 @@ func tellLimit(header http.Header, limit int, result ratelimit.Result) error {
 	}
 	header.Set("Retry-After", reset)
 	return fail(rateLimited, "Too many requests, the limit is %d", limit)
-}
-
-// waitBacklog slows a publisher while subscribers cannot keep up.
-func (s *Server) waitBacklog(r *request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), s.options.BacklogTimeout)
-	defer cancel()
-	if err := s.transport.WaitBacklog(ctx); err != nil {
-		return fail(overloaded, "Subscribers cannot keep up, try again later")
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -43,11 +44,12 @@ func (s *Server) postEvents(r *request) (any, error) {
 		return nil, err
 	}
 	info := parseInfo(e.Info)
-	if err := s.admitEvents(r, len(channels)); err != nil {
-		return nil, err
+	events := make([]pusher.Event, len(channels))
+	for i, channel := range channels {
+		events[i] = pusher.Event{Name: e.Name, Data: data, Channel: channel, SocketID: e.SocketID}
 	}
-	for _, channel := range channels {
-		s.hub.Publish(r.app, pusher.Event{Name: e.Name, Data: data, Channel: channel, SocketID: e.SocketID})
+	if err := s.publish(r, events); err != nil {
+		return nil, err
 	}
 	if info&^infoCache == 0 {
 		return struct{}{}, nil
@@ -102,11 +104,8 @@ func (s *Server) postBatch(r *request) (any, error) {
 		asked = asked || infos[i] != 0
 		events[i] = pusher.Event{Name: e.Name, Data: data, Channel: e.Channel, SocketID: e.SocketID}
 	}
-	if err := s.admitEvents(r, len(events)); err != nil {
+	if err := s.publish(r, events); err != nil {
 		return nil, err
-	}
-	for _, e := range events {
-		s.hub.Publish(r.app, e)
 	}
 	if !asked {
 		return struct{}{}, nil
@@ -120,14 +119,24 @@ func (s *Server) postBatch(r *request) (any, error) {
 	return answer, nil
 }
 
-// admitEvents applies the app's quota and waits for slow subscribers.
-func (s *Server) admitEvents(r *request, n int) error {
-	limit, result := s.hub.AllowEvents(r.app, n)
+// publish delivers events within the app's quota, as fast as subscribers take them.
+func (s *Server) publish(r *request, events []pusher.Event) error {
+	limit, result := s.hub.AllowEvents(r.app, len(events))
 	if err := tellLimit(r.answer, limit, result); err != nil {
 		s.options.Metrics.quotaExceeded("backend_events")
 		return fail(rateLimited, "The app may publish %d events a second", limit)
 	}
-	return s.waitBacklog(r)
+	ctx, cancel := context.WithTimeout(r.Context(), s.options.BacklogTimeout)
+	defer cancel()
+	done, err := s.transport.Admit(ctx)
+	if err != nil {
+		return fail(overloaded, "Subscribers cannot keep up, try again later")
+	}
+	defer done()
+	for _, e := range events {
+		s.hub.Publish(r.app, e)
+	}
+	return nil
 }
 
 // checkEvent applies the limits and returns the event's data as the string that clients

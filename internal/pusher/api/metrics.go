@@ -69,6 +69,14 @@ func (m *Metrics) answered(app *apps.App, status, bytes int) {
 	}
 }
 
+// Forget drops the series of a deleted app.
+func (m *Metrics) Forget(appID string) {
+	labels := prometheus.Labels{"app_id": appID}
+	for _, family := range []*prometheus.CounterVec{m.bytesIn, m.bytesOut, m.calls} {
+		family.DeletePartialMatch(labels)
+	}
+}
+
 // limit asks a limiter and counts the answer.
 func (m *Metrics) limit(context string, limiter Limiter, address Address) ratelimit.Result {
 	if limiter.Limit() <= 0 {

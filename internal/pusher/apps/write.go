@@ -145,15 +145,15 @@ func (r *Registry) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// EnsureDefault creates a first app with the id DefaultID and random key and secret if there
+// EnsureDefault creates a first app with the id, random if empty, and random key and secret if there
 // is no app at all, neither static nor stored. It returns the app and true if it did, and
 // nil and false if there were apps.
-func (r *Registry) EnsureDefault(ctx context.Context) (*App, bool, error) {
+func (r *Registry) EnsureDefault(ctx context.Context, id string) (*App, bool, error) {
 	if len(r.All()) > 0 {
 		return nil, false, nil
 	}
 	app, err := r.Create(ctx, App{
-		ID:                       DefaultID,
+		ID:                       id,
 		Name:                     "default",
 		Enabled:                  true,
 		EnableClientMessages:     true,
@@ -161,7 +161,7 @@ func (r *Registry) EnsureDefault(ctx context.Context) (*App, bool, error) {
 		EnableWatchlistEvents:    true,
 	})
 	if errors.Is(err, ErrExists) { // another node was faster
-		r.awaitVisible(ctx, DefaultID, func(now record) bool { return now.revision != 0 })
+		r.awaitVisible(ctx, id, func(now record) bool { return now.revision != 0 })
 		return nil, false, nil
 	}
 	if err != nil {

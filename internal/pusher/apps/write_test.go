@@ -232,7 +232,7 @@ func TestEnsureDefault(t *testing.T) {
 	var group sync.WaitGroup
 	for _, r := range []*Registry{one, two} {
 		group.Go(func() {
-			app, ok, err := r.EnsureDefault(t.Context())
+			app, ok, err := r.EnsureDefault(t.Context(), DefaultID)
 			if err != nil {
 				t.Error(err)
 			}
@@ -253,7 +253,7 @@ func TestEnsureDefault(t *testing.T) {
 		t.Errorf("%d registries say that they created the first app", got)
 	}
 	static := valid("static")
-	if _, ok, err := started(t, collection(t, memory.New()), &static).EnsureDefault(t.Context()); ok || err != nil {
+	if _, ok, err := started(t, collection(t, memory.New()), &static).EnsureDefault(t.Context(), DefaultID); ok || err != nil {
 		t.Errorf("beside a static app: created %v, error %v", ok, err)
 	}
 }

@@ -62,7 +62,6 @@ const (
 	CodeOverCapacity        = 4100
 	CodeReconnect           = 4200
 	CodePongTimeout         = 4201
-	CodeInactive            = 4202
 	CodeMessageRejected     = 4300
 	CodeClientEventRejected = 4301
 	CodeWatchlistTooLong    = 4302

@@ -156,12 +156,20 @@ func (c *Conn) overflow() {
 	c.close(c.server.options.OverflowCode, c.server.options.OverflowReason)
 }
 
-// giveUp closes a connection that is too slow.
+// stallTimeout is after how long a connection whose socket takes nothing is given up: in an
+// event loop only when publishers wait for the backlog, since one dead client must not hold
+// up everybody; by a goroutine in any case. It is shorter than publishers wait.
+const stallTimeout = 3 * time.Second
+
+// giveUp cuts a connection whose socket takes nothing, so that no close frame would arrive
+// either.
 func (c *Conn) giveUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == stateOpen {
-		c.overflow()
+	if c.state < stateEnding {
+		c.server.options.Dropped(DropSlowConsumer)
+		c.state = stateEnding
+		c.link.cut(c)
 	}
 }
 

@@ -294,8 +294,3 @@ func (l *loop) refresh(context.Context) error {
 	}
 	return nil
 }
-
-// stallTimeout is after how long a connection whose socket takes nothing is given up when
-// publishers wait for the backlog: one dead client must not hold up everybody. It is shorter
-// than publishers wait.
-const stallTimeout = 3 * time.Second

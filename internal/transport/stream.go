@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -16,9 +18,9 @@ type streamLink struct {
 // streamBuffer is the bytes read at once.
 const streamBuffer = 4 << 10
 
-// writeTimeout bounds a write to a peer that has stopped reading; the queue's limit
-// normally ends such a connection long before.
-const writeTimeout = 10 * time.Second
+// writeChunk is the bytes written at once, which a peer has stallTimeout to make room for.
+// It is the size of a TLS record.
+const writeChunk = 16 << 10
 
 // runStream serves c until its socket ends. It is the connection's goroutine.
 func (s *Server) runStream(c *Conn, k *streamLink, early []byte) {
@@ -94,13 +96,24 @@ func (k *streamLink) write(c *Conn) {
 func (k *streamLink) writeAll(c *Conn, q *outgoing) {
 	defer releaseOutgoing(q)
 	defer c.server.backlog.add(-q.bytes)
-	_ = k.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	// One buffer rather than net.Buffers: a TLS connection would send a record for each.
 	wire := make([]byte, 0, q.bytes)
 	for _, f := range q.frames {
 		wire = append(wire, f.Wire(c.deflate)...)
 	}
-	if _, err := k.conn.Write(wire); err != nil {
-		k.cut(c)
+	for len(wire) > 0 {
+		n := min(len(wire), writeChunk)
+		_ = k.conn.SetWriteDeadline(time.Now().Add(stallTimeout)) // a closed socket fails the write
+		if k.gone.Load() {                                        // cut, perhaps just before the deadline was set anew
+			return
+		}
+		if _, err := k.conn.Write(wire[:n]); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.server.options.Dropped(DropSlowConsumer)
+			}
+			k.cut(c)
+			return
+		}
+		wire = wire[n:]
 	}
 }

@@ -102,8 +102,10 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 	ctx, cancel := withDefaultTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := e.run(ctx); err != nil {
-		// After the end of ctx the shutdown goes on behind, and waits for the start.
-		return nil, fmt.Errorf("start engine in %q: %w", options.DataDir, errors.Join(err, e.Stop(ctx)))
+		// Nothing may go on behind a start that failed, whatever became of ctx.
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+		defer cancel()
+		return nil, fmt.Errorf("start engine in %q: %w", options.DataDir, errors.Join(err, e.Stop(stopping)))
 	}
 	return e, nil
 }

@@ -1,6 +1,6 @@
 // Package engine runs the storage and messaging engine of a node, nats-server with JetStream,
-// inside this process: it starts it, watches its health, hands out connections to it and
-// stops it. Now standalone: one node, reachable from this process only.
+// inside this process: it starts it, alone or as the member of a cluster, watches its health,
+// hands out connections to it, copies its streams out and in, and stops it.
 //
 // It may import nats-server, nats.go and a file lock, and nothing of Parley. Nothing else in
 // Parley may import nats-server.
@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,15 +21,15 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// SyncAlways has every write on disk before it is acknowledged.
-const SyncAlways = "always"
-
 // startTimeout bounds Start when its context has no deadline. Reading a large store takes
 // a while, the more so after a crash.
 const startTimeout = 2 * time.Minute
 
 // reconnectWait is the pause between two attempts of a connection to come back.
 const reconnectWait = 250 * time.Millisecond
+
+// pollInterval is the pause between two looks at something that tells nobody when it is done.
+const pollInterval = 25 * time.Millisecond
 
 var (
 	// ErrInUse says that another engine has the data directory open.
@@ -40,41 +38,49 @@ var (
 	ErrUnhealthy = errors.New("engine is unhealthy")
 )
 
-// Options configure an Engine.
-type Options struct {
-	// DataDir is the directory of the node. The engine locks it and keeps its files in a
-	// directory of its own within. Created with mode 0700 when missing.
-	DataDir string
-	// Sync says when a write reaches the disk: SyncAlways, also when empty, or a duration
-	// such as "2m", within which an acknowledged write may be lost to a power failure.
-	Sync string
-	// ServerName is the name of the node; empty is "parley". It must stay the same.
-	ServerName string
-	// Logger takes the engine's log; nil is slog.Default.
-	Logger *slog.Logger
-}
-
 // Engine is a running engine.
 type Engine struct {
-	server *server.Server
-	logger *slog.Logger
-	fatal  *fatalError
-	lock   *flock.Flock
+	options Options
+	cluster *Cluster // nil when standalone
+	server  *server.Server
+	logger  *slog.Logger
+	fatal   *fatalError
+	lock    *flock.Flock
 
-	mu          sync.Mutex // guards connections
+	routesMu sync.Mutex // held while routes change
+	routes   []string   // those of the options and those added
+
+	mu          sync.Mutex // guards connections and sealed
 	connections map[*nats.Conn]chan struct{}
+	sealed      bool // hands out no more connections
+
+	beforeUnlock func() error // set before Stop, may be nil
+	unlockErr    error        // its error, when stopped is closed
+
+	internalMu sync.Mutex // guards internals
+	internals  map[string]*nats.Conn
+
+	background sync.WaitGroup // goroutines of ours
+	stopping   chan struct{}  // closed to end them
 
 	started  chan struct{} // closed when the server has done or given up its start
 	stopOnce sync.Once
 	stopped  chan struct{} // closed when the server is down and the lock released
 }
 
-// Start opens the data directory and returns when the engine is ready to store. Errors:
-// ErrInUse, an error about an option, the engine's own, and that of ctx. Without a deadline
-// on ctx it gives up after two minutes.
+// Start opens the data directory and returns when the engine is ready: standalone, to store;
+// in a cluster, when the given routes were tried and, on a node with a store, the cluster has
+// the majority that it needs to store. Errors: ErrInUse, ErrStandaloneStore, ErrClusterStore,
+// an error about an option, the engine's own, and that of ctx. Without a deadline on ctx it
+// gives up after two minutes.
 func Start(ctx context.Context, options Options) (*Engine, error) {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
+	}
+	if options.Cluster != nil {
+		cluster := *options.Cluster
+		cluster.Routes = slices.Clone(cluster.Routes)
+		options.Cluster = &cluster
 	}
 	serverOptions, err := options.serverOptions()
 	if err != nil {
@@ -84,20 +90,34 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
+	if err := checkStore(options.DataDir, options.Cluster); err != nil {
+		return nil, fmt.Errorf("start engine: %w", errors.Join(err, lock.Unlock()))
+	}
 	srv, err := server.NewServer(serverOptions)
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", errors.Join(err, lock.Unlock()))
 	}
+	if gate, ok := serverOptions.CustomClientAuthentication.(*gatekeeper); ok {
+		gate.server.Store(srv)
+	}
 	e := &Engine{
+		options:     options,
+		cluster:     options.Cluster,
 		server:      srv,
 		logger:      options.Logger,
 		fatal:       &fatalError{},
 		lock:        lock,
 		connections: map[*nats.Conn]chan struct{}{},
+		internals:   map[string]*nats.Conn{},
+		stopping:    make(chan struct{}),
 		started:     make(chan struct{}),
 		stopped:     make(chan struct{}),
 	}
-	log := &logAdapter{logger: options.Logger, fatal: e.fatal}
+	log := newLogAdapter(options.Logger, e.fatal)
+	if e.cluster != nil {
+		e.routes = e.cluster.Routes
+		log.hide(e.cluster.passwords())
+	}
 	srv.SetLogger(log, options.Logger.Enabled(ctx, slog.LevelDebug), false)
 	ctx, cancel := withDefaultTimeout(ctx, startTimeout)
 	defer cancel()
@@ -110,60 +130,11 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 	return e, nil
 }
 
-// serverOptions translates the options.
-func (o Options) serverOptions() (*server.Options, error) {
-	if o.DataDir == "" {
-		return nil, errors.New("no data directory given")
-	}
-	if o.ServerName == "" {
-		o.ServerName = "parley"
-	}
-	if strings.ContainsAny(o.ServerName, " .*>\t\r\n") {
-		return nil, fmt.Errorf("server name %q may not have spaces nor any of . * >", o.ServerName)
-	}
-	so := &server.Options{
-		ServerName:             o.ServerName,
-		StoreDir:               filepath.Join(o.DataDir, "engine"),
-		JetStream:              true,
-		DontListen:             true,
-		NoSigs:                 true,
-		DisableJetStreamBanner: true,
-	}
-	if o.Sync == "" || o.Sync == SyncAlways {
-		so.SyncAlways = true
-		return so, nil
-	}
-	interval, err := time.ParseDuration(o.Sync)
-	if err != nil || interval <= 0 {
-		return nil, fmt.Errorf("sync %q is neither %q nor a positive duration", o.Sync, SyncAlways)
-	}
-	so.SyncInterval = interval
-	return so, nil
-}
-
-// lockDirectory creates the directories of the engine and takes the lock, which ends with
-// the process at the latest.
-func lockDirectory(dir string) (*flock.Flock, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "engine"), 0o700); err != nil {
-		return nil, fmt.Errorf("create data directory: %w", err)
-	}
-	lock := flock.New(filepath.Join(dir, "engine.lock"), flock.SetPermissions(0o600))
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("lock data directory %q: %w", dir, err)
-	}
-	if !locked {
-		return nil, fmt.Errorf("%w: %q is open in another process; "+
-			"stop that one, or give this one a data directory of its own", ErrInUse, dir)
-	}
-	return lock, nil
-}
-
 // run starts the server and waits until it is ready, or has failed, or ctx ends.
 func (e *Engine) run(ctx context.Context) error {
 	go func() {
 		defer close(e.started)
-		e.server.Start() // returns, since nothing listens; does not tell of failure
+		e.server.Start() // returns, though it listens; does not tell of failure
 	}()
 	select {
 	case <-e.started:
@@ -177,15 +148,33 @@ func (e *Engine) run(ctx context.Context) error {
 	if !e.server.ReadyForConnections(time.Until(deadline)) {
 		return errors.New("not ready for connections")
 	}
-	return e.Health(ctx)
+	if e.cluster == nil {
+		return e.Health(ctx)
+	}
+	if e.cluster.PeersChanged != nil {
+		e.background.Add(1)
+		go e.watchPeers(e.cluster.PeersChanged)
+	}
+	return e.joined(ctx)
 }
 
 // Connect returns a connection to the engine that does not leave the process and comes back
 // whenever it is lost. The name appears in the engine's log. The caller may close it; Stop
 // does otherwise.
 func (e *Engine) Connect(name string) (*nats.Conn, error) {
+	e.mu.Lock()
+	sealed := e.sealed
+	e.mu.Unlock()
+	if sealed {
+		return nil, fmt.Errorf("connect %q to the engine: %w", name, ErrUnhealthy)
+	}
+	return e.connect(name, userClient)
+}
+
+// connect returns a connection as the given user, of which a standalone engine has none.
+func (e *Engine) connect(name, user string) (*nats.Conn, error) {
 	closed := make(chan struct{})
-	conn, err := nats.Connect("",
+	options := []nats.Option{
 		nats.InProcessServer(e.server),
 		nats.Name(name),
 		nats.MaxReconnects(-1),
@@ -198,7 +187,12 @@ func (e *Engine) Connect(name string) (*nats.Conn, error) {
 			defer e.mu.Unlock()
 			delete(e.connections, conn)
 			close(closed)
-		}))
+		}),
+	}
+	if e.cluster != nil {
+		options = append(options, nats.Token(e.cluster.password(user)))
+	}
+	conn, err := nats.Connect("", options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect %q to the engine: %w", name, err)
 	}
@@ -208,37 +202,13 @@ func (e *Engine) Connect(name string) (*nats.Conn, error) {
 	return conn, nil
 }
 
-// Health returns nil when the engine can store, and otherwise an error that wraps
-// ErrUnhealthy and says why. It looks at every stream and is made for a probe each second,
-// not for each request.
-func (e *Engine) Health(ctx context.Context) error {
-	if err := e.fatal.get(); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnhealthy, err)
-	}
-	if !e.server.Running() {
-		return fmt.Errorf("%w: it was stopped", ErrUnhealthy)
-	}
-	if !e.server.JetStreamEnabled() {
-		return fmt.Errorf("%w: its store is disabled", ErrUnhealthy)
-	}
-	result := make(chan *server.HealthStatus, 1)
-	go func() { result <- e.server.Healthz(&server.HealthzOptions{}) }()
-	select {
-	case status := <-result:
-		if status.Status != "ok" {
-			return fmt.Errorf("%w: %s: %s", ErrUnhealthy, status.Status, status.Error)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%w: no answer: %w", ErrUnhealthy, ctx.Err())
-	}
-}
-
-// Stop drains the connections that are still open, shuts the engine down and releases the
-// data directory. If ctx ends first, it returns its error, and the shutdown goes on behind.
-// Further calls wait for the first. Workers and watchers should have ended before.
+// Stop drains the connections that are still open, hands over what this node leads in a
+// cluster, shuts the engine down and releases the data directory. If ctx ends first, it
+// returns its error, and the shutdown goes on behind. Further calls wait for the first.
+// Workers and watchers should have ended before.
 func (e *Engine) Stop(ctx context.Context) error {
 	e.stopOnce.Do(func() {
+		close(e.stopping)
 		e.drain(ctx)
 		go e.shutdown()
 	})
@@ -273,8 +243,17 @@ func (e *Engine) drain(ctx context.Context) {
 // shutdown ends the server and releases the lock when every file is closed.
 func (e *Engine) shutdown() {
 	<-e.started // the server bears no shutdown during its start
+	if e.cluster != nil {
+		// Hands over what this node leads; without it the others would first have to notice
+		// that the leader is gone.
+		e.server.LameDuckShutdown()
+	}
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
+	e.background.Wait()
+	if e.beforeUnlock != nil {
+		e.unlockErr = e.beforeUnlock()
+	}
 	if err := e.lock.Unlock(); err != nil {
 		e.logger.Warn("release data directory", slog.Any("error", err))
 	}
@@ -289,4 +268,16 @@ func withDefaultTimeout(
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, timeout)
+}
+
+// poll calls done until it returns true, or ctx ends, whose error it then returns.
+func poll(ctx context.Context, interval time.Duration, done func() bool) error {
+	for !done() {
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/parleyio/parley/internal/engine"
 )
 
-func bounded(t *testing.T) context.Context {
+func bounded(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
@@ -37,6 +37,14 @@ func start(t *testing.T, dir string) *engine.Engine {
 	}
 	t.Cleanup(func() { stop(t, e) })
 	return e
+}
+
+// needsTime leaves out tests that form clusters when only the short ones are wanted.
+func needsTime(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("forms a cluster; run without -short")
+	}
 }
 
 func stop(t *testing.T, e *engine.Engine) {

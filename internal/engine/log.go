@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 )
 
@@ -31,33 +33,53 @@ func (f *fatalError) get() error {
 type logAdapter struct {
 	logger *slog.Logger
 	fatal  *fatalError
+	hidden *strings.Replacer
+}
+
+func newLogAdapter(logger *slog.Logger, fatal *fatalError) *logAdapter {
+	return &logAdapter{logger: logger, fatal: fatal, hidden: strings.NewReplacer()}
+}
+
+// hide keeps secrets out of the log. The server does write the URL of a route in places, and
+// the password is a part of it.
+func (a *logAdapter) hide(secrets []string) {
+	var pairs []string
+	for _, secret := range secrets {
+		pairs = append(pairs, secret, "[hidden]")
+	}
+	a.hidden = strings.NewReplacer(pairs...)
+}
+
+// message is what the engine says, as an attribute.
+func (a *logAdapter) message(format string, values []any) slog.Attr {
+	return slog.String("message", a.hidden.Replace(fmt.Sprintf(format, values...)))
 }
 
 // Noticef implements server.Logger. What the engine finds worth a notice is detail here.
 func (a *logAdapter) Noticef(format string, values ...any) {
-	a.logger.Debug("engine", slog.String("message", fmt.Sprintf(format, values...)))
+	a.logger.Debug("engine", a.message(format, values))
 }
 
 // Warnf implements server.Logger.
 func (a *logAdapter) Warnf(format string, values ...any) {
-	a.logger.Warn("engine", slog.String("message", fmt.Sprintf(format, values...)))
+	a.logger.Warn("engine", a.message(format, values))
 }
 
 // Errorf implements server.Logger.
 func (a *logAdapter) Errorf(format string, values ...any) {
-	a.logger.Error("engine", slog.String("message", fmt.Sprintf(format, values...)))
+	a.logger.Error("engine", a.message(format, values))
 }
 
 // Fatalf implements server.Logger. It returns; the engine is then half started at best.
 func (a *logAdapter) Fatalf(format string, values ...any) {
-	err := fmt.Errorf(format, values...)
-	a.fatal.set(err)
-	a.logger.Error("engine", slog.String("message", err.Error()), slog.Bool("fatal", true))
+	message := a.message(format, values)
+	a.fatal.set(errors.New(message.Value.String()))
+	a.logger.Error("engine", message, slog.Bool("fatal", true))
 }
 
 // Debugf implements server.Logger.
 func (a *logAdapter) Debugf(format string, values ...any) {
-	a.logger.Debug("engine", slog.String("message", fmt.Sprintf(format, values...)))
+	a.logger.Debug("engine", a.message(format, values))
 }
 
 // Tracef implements server.Logger. Tracing prints payloads and is never switched on.

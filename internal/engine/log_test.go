@@ -12,10 +12,8 @@ import (
 
 func TestLogAdapter(t *testing.T) {
 	var out bytes.Buffer
-	a := &logAdapter{
-		logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		fatal:  &fatalError{},
-	}
+	handler := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})
+	a := newLogAdapter(slog.New(handler), &fatalError{})
 	a.Tracef("payload %s", "secret")
 	a.Debugf("d %d", 1)
 	a.Noticef("n %d", 2)

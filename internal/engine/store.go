@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// Directories within the data directory of a node.
+const (
+	storeDir      = "engine"
+	exportDir     = "engine.export"     // backup of the standalone store
+	standaloneDir = "engine.standalone" // the standalone store, until its import is verified
+	releasedDir   = "engine.released"   // the same, while it is deleted
+)
+
+var (
+	// ErrStandaloneStore says that a store with streams was written standalone. A cluster
+	// does not know them and would delete them; see LeaveStandalone.
+	ErrStandaloneStore = errors.New("store was written standalone")
+	// ErrClusterStore says that a store belongs to the member of a cluster, which must not
+	// go on alone: the others would not know what it wrote.
+	ErrClusterStore = errors.New("store belongs to the member of a cluster")
+	// ErrImportPending says that what this node had stored is set aside and waits to be
+	// imported into a cluster.
+	ErrImportPending = errors.New("an import into a cluster is pending")
+)
+
+// checkStore refuses to open a store in the mode that it was not written in.
+func checkStore(dataDir string, cluster *Cluster) error {
+	store := filepath.Join(dataDir, storeDir, "jetstream")
+	streams, err := os.ReadDir(filepath.Join(store, mainAccount, "streams"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil // the server says better what is wrong with it
+	}
+	clustered := exists(filepath.Join(store, systemAccount, "_js_", "_meta_"))
+	switch {
+	case cluster == nil && clustered:
+		return fmt.Errorf("%w: %q; configure the cluster, or restore a backup into an empty directory",
+			ErrClusterStore, dataDir)
+	case cluster == nil && exists(filepath.Join(dataDir, standaloneDir)):
+		return fmt.Errorf("%w: configure the cluster, or move %s back to %s in %q",
+			ErrImportPending, standaloneDir, storeDir, dataDir)
+	case cluster != nil && !clustered && len(streams) > 0:
+		return fmt.Errorf("%w: %q", ErrStandaloneStore, dataDir)
+	}
+	return nil
+}
+
+// HasStandaloneStore says whether the data directory has a store with streams that was
+// written standalone, so that the node must start standalone and leave with LeaveStandalone
+// before it may be the member of a cluster.
+func HasStandaloneStore(dataDir string) bool {
+	return errors.Is(checkStore(dataDir, &Cluster{}), ErrStandaloneStore)
+}
+
+// LeaveStandalone ends a standalone engine so that the node can become the member of a
+// cluster: it closes all connections, copies every stream, stops, and sets the store aside.
+// Then start the engine in the cluster, give what PendingImport says to Restore, and call
+// ReleaseStandalone. If it fails or the process dies before the store was set aside, nothing
+// has changed for the next standalone start; but this engine is of no more use.
+func (e *Engine) LeaveStandalone(ctx context.Context) error {
+	if e.cluster != nil {
+		return fmt.Errorf("leave standalone: %w", ErrClusterStore)
+	}
+	dir := e.options.DataDir
+	e.mu.Lock()
+	e.sealed = true
+	e.mu.Unlock()
+	e.drain(ctx)
+	if err := os.RemoveAll(filepath.Join(dir, exportDir)); err != nil {
+		return fmt.Errorf("leave standalone: %w", err)
+	}
+	if _, err := e.Backup(ctx, filepath.Join(dir, exportDir)); err != nil {
+		return fmt.Errorf("leave standalone: %w", err)
+	}
+	// The rename happens under the lock: nobody can have written in between.
+	e.beforeUnlock = func() error {
+		err := os.Rename(filepath.Join(dir, storeDir), filepath.Join(dir, standaloneDir))
+		return errors.Join(err, syncDirectory(dir))
+	}
+	if err := e.Stop(ctx); err != nil {
+		return fmt.Errorf("leave standalone: %w", err)
+	}
+	if e.unlockErr != nil {
+		return fmt.Errorf("leave standalone: set the store aside: %w", e.unlockErr)
+	}
+	return nil
+}
+
+// PendingImport returns the directory to give to Restore when the standalone store of this
+// node was set aside and is not released yet.
+func PendingImport(dataDir string) (dir string, pending bool) {
+	return filepath.Join(dataDir, exportDir), exists(filepath.Join(dataDir, standaloneDir))
+}
+
+// ReleaseStandalone deletes what was set aside, after Restore has returned nil. It may be
+// called again at any time, and does nothing when there is nothing.
+func ReleaseStandalone(dataDir string) error {
+	aside, released := filepath.Join(dataDir, standaloneDir), filepath.Join(dataDir, releasedDir)
+	var errs []error
+	if exists(aside) {
+		errs = append(errs, os.RemoveAll(released), os.Rename(aside, released), syncDirectory(dataDir))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("release the standalone store: %w", err)
+	}
+	err := errors.Join(os.RemoveAll(released), os.RemoveAll(filepath.Join(dataDir, exportDir)))
+	if err != nil {
+		return fmt.Errorf("release the standalone store: %w", err)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// syncDirectory has the names in a directory on disk.
+func syncDirectory(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // cannot be asked for there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

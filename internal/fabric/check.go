@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -44,6 +45,35 @@ func CheckValue(value []byte) error {
 		return fmt.Errorf("value of %d bytes, at most %d: %w", len(value), MaxValueSize, ErrTooLarge)
 	}
 	return nil
+}
+
+// CheckText returns an error that wraps ErrInvalidKey when text, the free name of a cached
+// value, a lock or a blob, is empty or over MaxKeySize.
+func CheckText(text string) error {
+	if text == "" || len(text) > MaxKeySize {
+		return fmt.Errorf("%.300q must have 1 to %d bytes: %w", text, MaxKeySize, ErrInvalidKey)
+	}
+	return nil
+}
+
+// CheckLease returns an error that wraps ErrInvalidConfig when a lock cannot have the lease.
+func CheckLease(lease time.Duration) error {
+	if lease < MinLease || lease > MaxLease {
+		return fmt.Errorf("lease %v is not from %v to %v: %w", lease, MinLease, MaxLease, ErrInvalidConfig)
+	}
+	return nil
+}
+
+// RoundTTL returns ttl in full seconds, rounded up, or an error that wraps ErrInvalidConfig
+// when it is negative.
+func RoundTTL(ttl time.Duration) (time.Duration, error) {
+	if ttl < 0 {
+		return 0, fmt.Errorf("ttl %v is negative: %w", ttl, ErrInvalidConfig)
+	}
+	if rest := ttl % time.Second; rest > 0 {
+		ttl += time.Second - rest
+	}
+	return ttl, nil
 }
 
 // CheckJob returns an error that wraps ErrInvalidKey or ErrTooLarge when a queue cannot take

@@ -29,6 +29,9 @@ var (
 	ErrFull = errors.New("full")
 	// ErrClosed says that the driver was closed.
 	ErrClosed = errors.New("closed")
+	// ErrUnavailable says that the store has no majority or no connection at the moment. The
+	// operation may have happened; a later try may succeed.
+	ErrUnavailable = errors.New("unavailable")
 )
 
 // Limits that hold for every driver.
@@ -168,7 +171,38 @@ type Provider interface {
 	Documents(ctx context.Context, name string) (Documents, error)
 	// Queue opens a queue, creating it when it does not exist.
 	Queue(ctx context.Context, config QueueConfig) (Queue, error)
-	// Close ends the running Work and Watch calls, without waiting for them, and releases
-	// what the driver holds. Parts opened from it return ErrClosed from then on.
+	// Signal opens the subjects of that name (letters, digits, - and _). Each call returns
+	// another sender with subscriptions of its own.
+	Signal(ctx context.Context, name string) (Signal, error)
+	// Cache opens a cache, creating it when it does not exist.
+	Cache(ctx context.Context, config CacheConfig) (Cache, error)
+	// Locks opens the locks of that name (letters, digits, - and _).
+	Locks(ctx context.Context, name string) (Locks, error)
+	// Log opens a log, creating it when it does not exist.
+	Log(ctx context.Context, config LogConfig) (Log, error)
+	// Blobs opens a collection of blobs, creating it when it does not exist.
+	Blobs(ctx context.Context, config BlobConfig) (Blobs, error)
+	// Close ends the running Work, Watch and Follow calls, subscriptions and renewals of
+	// locks, without waiting for them, and releases what the driver holds. A lock that is
+	// held then is lost, and free for others after its lease. Parts opened from it return
+	// ErrClosed from then on.
 	Close() error
 }
+
+// Reasons under which drivers count what is lost, as the reason of DropFunc.
+const (
+	// DropSignalBacklog: a published message did not fit into what waits to be sent.
+	DropSignalBacklog = "signal_backlog"
+	// DropSignalOffline: a published message could not be handed to the bus.
+	DropSignalOffline = "signal_offline"
+	// DropSignalSlow: a received message came faster than the handlers worked.
+	DropSignalSlow = "signal_slow_consumer"
+	// DropJobUnreadable: a message in a queue was not written by one.
+	DropJobUnreadable = "queue_job_unreadable"
+	// DropDeadLetter: a dead letter was pushed out by a newer one.
+	DropDeadLetter = "queue_dead_letter_pushed_out"
+)
+
+// DropFunc is told of what a driver loses: the reason, one of the Drop constants, and how
+// many. It must not wait.
+type DropFunc func(reason string, count int)

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -36,4 +37,14 @@ func Reason(err error) string {
 		text = text[:MaxReasonSize]
 	}
 	return strings.ToValidUTF8(text, "")
+}
+
+// WithDefaultTimeout bounds ctx by timeout unless it has a deadline of its own.
+func WithDefaultTimeout(
+	ctx context.Context, timeout time.Duration,
+) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
 }

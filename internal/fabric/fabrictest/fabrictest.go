@@ -6,6 +6,8 @@ package fabrictest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
@@ -53,6 +55,38 @@ func Run(t *testing.T, open func(t *testing.T) fabric.Provider) {
 		"dead/replay":                testReplay,
 		"dead/replay into full":      testReplayIntoFull,
 		"dead/discard":               testDiscard,
+		"signal/delivery":            testSignalDelivery,
+		"signal/wildcards":           testSignalWildcards,
+		"signal/subjects":            testSignalSubjects,
+		"signal/order":               testSignalOrder,
+		"signal/skip self":           testSignalSkipSelf,
+		"signal/unsubscribe":         testSignalUnsubscribe,
+		"signal/in a handler":        testSignalInHandler,
+		"signal/request":             testSignalRequest,
+		"signal/slow":                testSignalSlow,
+		"signal/close":               testSignalClose,
+		"cache/values":               testCacheValues,
+		"cache/ttl":                  testCacheTTL,
+		"cache/swap":                 testCacheSwap,
+		"cache/add":                  testCacheAdd,
+		"cache/load":                 testCacheLoad,
+		"cache/bounded":              testCacheBounded,
+		"cache/close":                testCacheClose,
+		"lock/one holder":            testLock,
+		"lock/renewal":               testLockRenewal,
+		"lock/contended":             testLockContended,
+		"lock/fair":                  testLockFair,
+		"lock/close":                 testLockClose,
+		"log/entries":                testLog,
+		"log/values":                 testLogValues,
+		"log/expectations":           testLogExpectations,
+		"log/race":                   testLogRace,
+		"log/follow":                 testLogFollow,
+		"log/retention":              testLogRetention,
+		"log/close":                  testLogClose,
+		"blob/content":               testBlob,
+		"blob/replace":               testBlobReplace,
+		"blob/close":                 testBlobClose,
 		"provider/names":             testNames,
 		"provider/close":             testClose,
 		"provider/ended context":     testEndedContext,
@@ -69,6 +103,39 @@ func Run(t *testing.T, open func(t *testing.T) fabric.Provider) {
 			test(t, provider)
 		})
 	}
+}
+
+// RunShared proves what holds between nodes. Each call of open returns the provider of
+// another node, all over one store; each is closed by itself.
+func RunShared(t *testing.T, open func(t *testing.T) fabric.Provider) {
+	tests := map[string]func(*testing.T, func() fabric.Provider){
+		"signal/between nodes": testSignalBetweenNodes,
+		"cache/between nodes":  testCacheBetweenNodes,
+		"lock/between nodes":   testLockBetweenNodes,
+		"lock/holder dies":     testLockHolderDies,
+		"log/between nodes":    testLogBetweenNodes,
+		"blob/between nodes":   testBlobBetweenNodes,
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, func() fabric.Provider {
+				provider := open(t)
+				t.Cleanup(func() {
+					if err := provider.Close(); err != nil {
+						t.Errorf("close provider: %v", err)
+					}
+				})
+				return provider
+			})
+		})
+	}
+}
+
+// shortName is name for the parts whose names stand in many subjects.
+func shortName(t *testing.T) string {
+	sum := sha256.Sum256([]byte(t.Name()))
+	return "test-" + hex.EncodeToString(sum[:6])
 }
 
 // name returns a name that no other test uses.
@@ -155,6 +222,16 @@ func testNames(t *testing.T, p fabric.Provider) {
 		config.Name = bad
 		_, err = p.Queue(ctx, config)
 		wantError(t, "queue "+bad, err, fabric.ErrInvalidConfig)
+		_, err = p.Signal(ctx, bad)
+		wantError(t, "signal "+bad, err, fabric.ErrInvalidConfig)
+		_, err = p.Cache(ctx, fabric.CacheConfig{Name: bad, MaxBytes: fabric.MinCacheBytes})
+		wantError(t, "cache "+bad, err, fabric.ErrInvalidConfig)
+		_, err = p.Locks(ctx, bad)
+		wantError(t, "locks "+bad, err, fabric.ErrInvalidConfig)
+		_, err = p.Log(ctx, fabric.LogConfig{Name: bad})
+		wantError(t, "log "+bad, err, fabric.ErrInvalidConfig)
+		_, err = p.Blobs(ctx, fabric.BlobConfig{Name: bad, MaxSize: 1})
+		wantError(t, "blobs "+bad, err, fabric.ErrInvalidConfig)
 	}
 	spoil := map[string]func(*fabric.QueueConfig){
 		"visibility":  func(c *fabric.QueueConfig) { c.Visibility = 0 },
@@ -237,6 +314,21 @@ func testEndedContext(t *testing.T, p fabric.Provider) {
 	if err := d.Watch(ctx, func(fabric.Change) {}, func() {}); err != nil {
 		t.Errorf("watch: %v", err)
 	}
+	s, c, locks, l, b := openSignal(t, p), openCache(t, p), openLocks(t, p), openLog(t, p), openBlobs(t, p)
+	wantError(t, "publish", s.Publish(ctx, "a", nil), context.Canceled)
+	_, err = s.Request(ctx, "a", nil)
+	wantError(t, "request", err, context.Canceled)
+	wantError(t, "flush", s.Flush(ctx), context.Canceled)
+	wantError(t, "set", c.Set(ctx, "k", nil, 0), context.Canceled)
+	_, err = locks.Acquire(ctx, "k", time.Second)
+	wantError(t, "acquire", err, context.Canceled)
+	_, err = l.Append(ctx, "a", nil)
+	wantError(t, "append", err, context.Canceled)
+	if err := l.Follow(ctx, ">", 0, func(fabric.Entry) {}); err != nil {
+		t.Errorf("follow: %v", err)
+	}
+	_, err = b.Put(ctx, "k", strings.NewReader(""))
+	wantError(t, "put", err, context.Canceled)
 	if err := q.Work(ctx, nil); err != nil {
 		t.Errorf("work: %v", err)
 	}

@@ -147,14 +147,16 @@ func testJobLimits(t *testing.T, p fabric.Provider) {
 
 func testNotBefore(t *testing.T, p fabric.Provider) {
 	q := openQueue(t, p, queueConfig(t))
+	handler, attempts := record(succeed)
+	work(t, q, handler)
+	enqueue(t, q, fabric.Job{ID: "first"})
+	receive(t, "first attempt", attempts) // the worker is at work
 	now := time.Now()
-	later, soon := now.Add(600*time.Millisecond), now.Add(300*time.Millisecond)
+	later, soon := now.Add(800*time.Millisecond), now.Add(400*time.Millisecond)
 	enqueue(t, q, fabric.Job{ID: "later", NotBefore: later})
 	enqueue(t, q, fabric.Job{ID: "soon", NotBefore: soon})
 	enqueue(t, q, fabric.Job{ID: "past", NotBefore: now.Add(-time.Hour)})
 	enqueue(t, q, fabric.Job{ID: "now"})
-	handler, attempts := record(succeed)
-	work(t, q, handler)
 	for _, want := range []string{"past", "now", "soon", "later"} {
 		a := receive(t, "attempt of "+want, attempts)
 		if a.ID != want || a.Attempt != 1 {
@@ -373,11 +375,11 @@ func testTwoWorkers(t *testing.T, p fabric.Provider) {
 
 func testLongHandler(t *testing.T, p fabric.Provider) {
 	config := queueConfig(t)
-	config.Visibility = 3 * time.Second // a busy machine must not keep the renewal from its time
+	config.Visibility = 1500 * time.Millisecond
 	q := openQueue(t, p, config)
 	enqueue(t, q, fabric.Job{})
 	handler, attempts := record(func(fabric.Job) error {
-		time.Sleep(config.Visibility * 4 / 3)
+		time.Sleep(2 * config.Visibility)
 		return nil
 	})
 	work(t, q, handler)

@@ -11,11 +11,15 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
-// documents is one collection.
+// documents is one handle of a collection.
 type documents struct {
 	provider *Provider
 	name     string
+	*collection
+}
 
+// collection is the state that all handles share.
+type collection struct {
 	mu       sync.Mutex // guards the following fields
 	revision uint64     // of the last change of any key
 	values   map[string]fabric.Document
@@ -25,14 +29,12 @@ type documents struct {
 // watcher holds what one Watch call has still to report: the last change of each key, so
 // that a slow one costs no more than the collection itself.
 type watcher struct {
-	pending map[string]fabric.Change // guarded by documents.mu
+	pending map[string]fabric.Change // guarded by collection.mu
 	wake    chan struct{}            // holds one token while pending is not empty
 }
 
-func newDocuments(p *Provider, name string) *documents {
-	return &documents{
-		provider: p,
-		name:     name,
+func newCollection() *collection {
+	return &collection{
 		values:   map[string]fabric.Document{},
 		watchers: map[*watcher]struct{}{},
 	}

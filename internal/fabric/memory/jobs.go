@@ -115,8 +115,9 @@ func (j *jobs) done(e *entry) {
 	delete(j.present, e.job.ID)
 }
 
-// bury moves an entry to the dead letters, of which it keeps limit.
-func (j *jobs) bury(e *entry, reason string, limit int) {
+// bury moves an entry to the dead letters, of which it keeps limit, and returns how many it
+// pushed out.
+func (j *jobs) bury(e *entry, reason string, limit int) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.present, e.job.ID)
@@ -126,9 +127,9 @@ func (j *jobs) bury(e *entry, reason string, limit int) {
 	job := e.job
 	job.Attempt = e.failures
 	j.dead = append(j.dead, fabric.DeadLetter{Job: job, Reason: reason, FailedAt: time.Now()})
-	if over := len(j.dead) - limit; over > 0 {
-		j.dead = slices.Delete(j.dead, 0, over)
-	}
+	over := max(0, len(j.dead)-limit)
+	j.dead = slices.Delete(j.dead, 0, over)
+	return over
 }
 
 // deadIndex returns the place of the dead letter with id, or -1. The caller holds j.mu.

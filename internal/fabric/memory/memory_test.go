@@ -16,6 +16,11 @@ func TestContract(t *testing.T) {
 	fabrictest.Run(t, func(*testing.T) fabric.Provider { return memory.New() })
 }
 
+func TestSharedContract(t *testing.T) {
+	first := memory.New()
+	fabrictest.RunShared(t, func(*testing.T) fabric.Provider { return first.Join(memory.Options{}) })
+}
+
 // TestDedupWindow enqueues one ID before and after the window that follows the first.
 func TestDedupWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

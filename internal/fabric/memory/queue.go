@@ -128,7 +128,9 @@ func (q *queue) attempt(ctx context.Context, e *entry, handler fabric.Handler) {
 	e.failures++
 	now := time.Now()
 	if q.config.Retry.GiveUp(e.firstAttempt, now, err) {
-		q.jobs.bury(e, fabric.Reason(err), q.config.MaxDead)
+		if lost := q.jobs.bury(e, fabric.Reason(err), q.config.MaxDead); lost > 0 {
+			q.provider.dropped(fabric.DropDeadLetter, lost)
+		}
 		if q.config.Dead != nil {
 			q.config.Dead(fabric.DeadLetter{Job: job, Reason: fabric.Reason(err), FailedAt: now})
 		}

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -91,16 +92,25 @@ func (d *documents) Put(ctx context.Context, key string, value []byte, revision 
 	if err := fabric.CheckValue(value); err != nil {
 		return 0, d.failed("put", key, err)
 	}
-	var err error
-	if revision == 0 {
-		revision, err = d.bucket.Create(ctx, key, value)
-	} else {
-		revision, err = d.bucket.Update(ctx, key, value, revision)
-	}
+	var stored uint64
+	err := tries(ctx, func(ctx context.Context, again bool) (err error) {
+		if revision == 0 {
+			stored, err = d.bucket.Create(ctx, key, value)
+		} else {
+			stored, err = d.bucket.Update(ctx, key, value, revision)
+		}
+		if again && isConflict(err) {
+			// The try before may have been stored without an answer: then our value is there.
+			if now, getErr := d.Get(ctx, key); getErr == nil && bytes.Equal(now.Value, value) {
+				stored, err = now.Revision, nil
+			}
+		}
+		return err
+	})
 	if err != nil {
 		return 0, d.failed("put", key, err)
 	}
-	return revision, nil
+	return stored, nil
 }
 
 // Delete implements fabric.Documents.

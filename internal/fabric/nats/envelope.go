@@ -79,3 +79,10 @@ func token(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:16])
 }
+
+// newMsg returns a message to be stored.
+func newMsg(subject string, body []byte) *natsgo.Msg {
+	msg := natsgo.NewMsg(subject)
+	msg.Data = body
+	return msg
+}

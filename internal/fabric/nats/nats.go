@@ -1,10 +1,11 @@
 // Package nats keeps the parts of a fabric.Provider in JetStream, over a connection to the
 // embedded engine or to a NATS cluster.
 //
-// A collection of documents is a key-value bucket, parley-docs-<name>, with one stored
-// message a key. A queue is a work-queue stream, parley-queue-<name>, with one durable pull
-// consumer, and a stream of dead letters, parley-dead-<name>. Few wide streams, whatever the
-// number of keys, jobs and workers: each costs the cluster a consensus group.
+// A signal is core NATS on subjects below parley.signal.<name>. Every other part is a stream
+// or two, few and wide, whatever the number of keys, jobs and workers, because each costs the
+// cluster a consensus group: KV_parley-docs-<name>, parley-queue-<name> with one durable
+// consumer and parley-dead-<name>, parley-cache-<name>, parley-lock-<name>,
+// parley-log-<name>, parley-blob-<name>. DESIGN.md says how each is used.
 //
 // It may import fabric, nats.go and the standard library, and nothing else: the engine is
 // no business of it.
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -27,22 +29,33 @@ import (
 // the server just refused.
 const retryPause = time.Second
 
+// inProcessPause is how long a write waits for another of the same ID.
+const inProcessPause = 10 * time.Millisecond
+
 // Options configure a Provider.
 type Options struct {
 	// Replicas is the number of copies of every stream; 0 is 1.
 	Replicas int
 	// Logger takes what goes wrong in the background; nil is slog.Default.
 	Logger *slog.Logger
+	// Dropped is told of what is lost; nil is nobody.
+	Dropped fabric.DropFunc
 }
 
 // Provider implements fabric.Provider.
 type Provider struct {
 	conn     *natsgo.Conn
+	own      bool // whether Close closes conn
 	js       jetstream.JetStream
 	replicas int
 	logger   *slog.Logger
+	dropped  fabric.DropFunc
+	dial     natsgo.Options  // how conn was connected
 	life     context.Context // ends with Close
 	end      context.CancelFunc
+
+	mu  sync.Mutex // guards bus
+	bus *bus       // nil until the first signal is opened
 }
 
 var _ fabric.Provider = (*Provider)(nil)
@@ -57,12 +70,17 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
+	if options.Dropped == nil {
+		options.Dropped = func(string, int) {}
+	}
 	life, end := context.WithCancel(context.Background())
 	return &Provider{
 		conn:     conn,
 		js:       js,
 		replicas: max(1, options.Replicas),
 		logger:   options.Logger,
+		dropped:  options.Dropped,
+		dial:     conn.Opts,
 		life:     life,
 		end:      end,
 	}, nil
@@ -99,9 +117,107 @@ func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric
 	return q, nil
 }
 
-// Close implements fabric.Provider. The connection stays open.
+// check does what every opening of a named part does first.
+func (p *Provider) check(ctx context.Context, kind, name string) error {
+	if err := p.ready(ctx); err != nil {
+		return fmt.Errorf("open %s %.300q: %w", kind, name, err)
+	}
+	if err := fabric.CheckName(name); err != nil {
+		return fmt.Errorf("open %s: %w", kind, err)
+	}
+	return nil
+}
+
+// Signal implements fabric.Provider. All signals share a connection of their own, which the
+// first one opens and Close closes.
+func (p *Provider) Signal(ctx context.Context, name string) (fabric.Signal, error) {
+	if err := p.check(ctx, "signal", name); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.life.Err() != nil {
+		return nil, fmt.Errorf("open signal %q: %w", name, fabric.ErrClosed)
+	}
+	if p.bus == nil {
+		b, err := openBus(p, p.dial)
+		if err != nil {
+			return nil, fmt.Errorf("open signal %q: %w", name, err)
+		}
+		p.bus = b
+	}
+	return openSignal(p, p.bus, name), nil
+}
+
+// Cache implements fabric.Provider. MaxBytes holds for all who have the cache open, as given
+// by the one who opened it last.
+func (p *Provider) Cache(ctx context.Context, config fabric.CacheConfig) (fabric.Cache, error) {
+	if err := p.check(ctx, "cache", config.Name); err != nil {
+		return nil, err
+	}
+	if err := config.Check(); err != nil {
+		return nil, fmt.Errorf("open cache: %w", err)
+	}
+	c, err := openCache(ctx, p, config)
+	if err != nil {
+		return nil, fmt.Errorf("open cache %q: %w", config.Name, translate(err))
+	}
+	return c, nil
+}
+
+// Locks implements fabric.Provider.
+func (p *Provider) Locks(ctx context.Context, name string) (fabric.Locks, error) {
+	if err := p.check(ctx, "locks", name); err != nil {
+		return nil, err
+	}
+	l, err := openLocks(ctx, p, name)
+	if err != nil {
+		return nil, fmt.Errorf("open locks %q: %w", name, translate(err))
+	}
+	return l, nil
+}
+
+// Log implements fabric.Provider.
+func (p *Provider) Log(ctx context.Context, config fabric.LogConfig) (fabric.Log, error) {
+	if err := p.check(ctx, "log", config.Name); err != nil {
+		return nil, err
+	}
+	if err := config.Check(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l, err := openLog(ctx, p, config)
+	if err != nil {
+		return nil, fmt.Errorf("open log %q: %w", config.Name, translate(err))
+	}
+	return l, nil
+}
+
+// Blobs implements fabric.Provider.
+func (p *Provider) Blobs(ctx context.Context, config fabric.BlobConfig) (fabric.Blobs, error) {
+	if err := p.check(ctx, "blobs", config.Name); err != nil {
+		return nil, err
+	}
+	if err := config.Check(); err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	b, err := openBlobs(ctx, p, config)
+	if err != nil {
+		return nil, fmt.Errorf("open blobs %q: %w", config.Name, translate(err))
+	}
+	return b, nil
+}
+
+// Close implements fabric.Provider. A connection given to New stays open.
 func (p *Provider) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.end()
+	if p.bus != nil {
+		p.bus.conn.Close()
+	}
+	if p.own {
+		p.conn.Close()
+	}
 	return nil
 }
 
@@ -130,10 +246,12 @@ func (p *Provider) ended(ctx context.Context) error {
 }
 
 // pause waits before something is tried again, or until ctx ends.
-func pause(ctx context.Context) {
+func pause(ctx context.Context) { pauseFor(ctx, retryPause) }
+
+func pauseFor(ctx context.Context, wait time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(retryPause):
+	case <-time.After(wait):
 	}
 }
 
@@ -148,6 +266,8 @@ func translate(err error) error {
 		return fmt.Errorf("%w: %w", fabric.ErrFull, err)
 	case errors.Is(err, natsgo.ErrConnectionClosed):
 		return fmt.Errorf("%w: %w", fabric.ErrClosed, err)
+	case isUnavailable(err):
+		return fmt.Errorf("%w: %w", fabric.ErrUnavailable, err)
 	}
 	return err
 }
@@ -156,6 +276,7 @@ func translate(err error) error {
 const (
 	codeWrongLastSequenceReplicated jetstream.ErrorCode = 10164
 	codeStoreFailed                 jetstream.ErrorCode = 10077
+	codeDuplicateInProcess          jetstream.ErrorCode = 10158
 )
 
 // isConflict says whether a write was refused because its subject had moved on.
@@ -163,9 +284,24 @@ func isConflict(err error) bool {
 	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return true
 	}
+	return hasCode(err, jetstream.JSErrCodeStreamWrongLastSequence) ||
+		hasCode(err, codeWrongLastSequenceReplicated)
+}
+
+func hasCode(err error, code jetstream.ErrorCode) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		api.ErrorCode == codeWrongLastSequenceReplicated)
+	return errors.As(err, &api) && api.ErrorCode == code
+}
+
+// isUnavailable says whether nobody could serve a request at the moment.
+func isUnavailable(err error) bool {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, natsgo.ErrNoResponders) ||
+		errors.Is(err, natsgo.ErrDisconnected) || errors.Is(err, natsgo.ErrReconnectBufExceeded) ||
+		errors.Is(err, jetstream.ErrStreamNotFound) || hasCode(err, jetstream.JSErrCodeStreamNotFound) {
+		return true
+	}
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code == 503 && api.ErrorCode != codeStoreFailed
 }
 
 // isFull says whether a write was refused because the stream has MaxMsgs messages. The

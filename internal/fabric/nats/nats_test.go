@@ -54,3 +54,8 @@ func TestContract(t *testing.T) {
 	e := startEngine(t, t.TempDir(), engine.SyncAlways)
 	fabrictest.Run(t, func(t *testing.T) fabric.Provider { return openProvider(t, e) })
 }
+
+func TestSharedContract(t *testing.T) {
+	e := startEngine(t, t.TempDir(), engine.SyncAlways)
+	fabrictest.RunShared(t, func(t *testing.T) fabric.Provider { return openProvider(t, e) })
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,13 +24,25 @@ type queue struct {
 	config   fabric.QueueConfig
 	jobs     jetstream.Stream
 	dead     jetstream.Stream
+	headroom int // by how much the stream may exceed MaxJobs; 0 when it enforces that itself
+
+	mu   sync.Mutex // guards room
+	room int        // jobs that can be enqueued before the stream is asked again
 }
+
+// clusterHeadroom is for the failed jobs of all workers at one instant. A replicated stream
+// that is full refuses a message even when it would replace another, and a full queue must be
+// able to note a failure, or its jobs would never be given up.
+const clusterHeadroom = 1024
 
 func (q *queue) jobsPrefix() string { return "parley.queue." + q.config.Name + "." }
 func (q *queue) deadPrefix() string { return "parley.dead." + q.config.Name + "." }
 
 func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*queue, error) {
 	q := &queue{provider: p, config: config}
+	if p.replicas > 1 {
+		q.headroom = clusterHeadroom
+	}
 	var err error
 	q.jobs, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:              "parley-queue-" + config.Name,
@@ -37,7 +50,7 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,
 		Retention:         jetstream.WorkQueuePolicy,
-		MaxMsgs:           int64(config.MaxJobs),
+		MaxMsgs:           int64(config.MaxJobs + q.headroom),
 		MaxMsgsPerSubject: 1,
 		Discard:           jetstream.DiscardNew,
 		Duplicates:        fabric.DedupWindow,
@@ -70,7 +83,7 @@ func (q *queue) consumer(ctx context.Context) (jetstream.Consumer, error) {
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       q.config.Visibility,
 		MaxDeliver:    -1,
-		MaxAckPending: q.config.MaxJobs, // delayed jobs count as delivered and must not block
+		MaxAckPending: q.config.MaxJobs + q.headroom, // delayed jobs count as delivered and must not block
 	})
 }
 
@@ -103,11 +116,23 @@ func (q *queue) store(ctx context.Context, e envelope, payload []byte, dedupID s
 	if err != nil {
 		return err
 	}
-	_, err = q.provider.js.PublishMsg(ctx, msg,
-		// The ID may hold what a header cannot.
-		jetstream.WithMsgID(token(dedupID)),
-		jetstream.WithExpectLastSequencePerSubject(0))
-	if !isConflict(err) {
+	err = q.admit(ctx)
+	for err == nil {
+		err = tries(ctx, func(ctx context.Context, _ bool) error {
+			_, err := q.provider.js.PublishMsg(ctx, msg,
+				// The ID may hold what a header cannot.
+				jetstream.WithMsgID(token(dedupID)),
+				jetstream.WithExpectLastSequencePerSubject(0))
+			return err
+		})
+		if !hasCode(err, codeDuplicateInProcess) {
+			break
+		}
+		// Another is storing a job of this ID at this moment, and may fail.
+		pauseFor(ctx, inProcessPause)
+		err = ctx.Err()
+	}
+	if !isConflict(err) && !errors.Is(err, fabric.ErrFull) {
 		return err
 	}
 	// Refused because the job is there; or, replicated, because another writer was about to
@@ -115,6 +140,31 @@ func (q *queue) store(ctx context.Context, e envelope, payload []byte, dedupID s
 	if _, getErr := q.jobs.GetLastMsgForSubject(ctx, msg.Subject); getErr != nil {
 		return errors.Join(err, getErr)
 	}
+	return nil
+}
+
+// admit returns ErrFull when the queue has MaxJobs jobs and its stream would take more. It
+// asks the stream the more often the fuller the queue is, each time for a quarter of what is
+// free, so that several nodes who do the same do not add up to more.
+func (q *queue) admit(ctx context.Context) error {
+	if q.headroom == 0 {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.room > 0 {
+		q.room--
+		return nil
+	}
+	info, err := q.jobs.Info(ctx)
+	if err != nil {
+		return err
+	}
+	free := q.config.MaxJobs - int(info.State.Msgs)
+	if free <= 0 {
+		return fabric.ErrFull
+	}
+	q.room = max(0, free/4-1)
 	return nil
 }
 

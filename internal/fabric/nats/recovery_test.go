@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,6 +155,12 @@ func TestConsumerLost(t *testing.T) {
 // TestUnreadable puts into the streams what no queue wrote.
 func TestUnreadable(t *testing.T) {
 	ctx, p := open(t)
+	var dropped atomic.Int64
+	p.dropped = func(reason string, n int) {
+		if reason == fabric.DropJobUnreadable {
+			dropped.Add(int64(n))
+		}
+	}
 	q := openTestQueue(ctx, t, p)
 	for _, header := range []string{"", "{", "{}", "[]", `{"id":1}`} {
 		for _, prefix := range []string{q.jobsPrefix(), q.deadPrefix()} {
@@ -175,6 +182,9 @@ func TestUnreadable(t *testing.T) {
 	}
 	if len(letters) != 1 || letters[0].ID != "good" {
 		t.Errorf("got %+v", letters)
+	}
+	if n := dropped.Load(); n != 5 {
+		t.Errorf("%d unreadable jobs were counted, want 5", n)
 	}
 }
 

@@ -12,9 +12,10 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
-// heartbeat is how often the server tells a waiting worker that its request is alive. After
-// two that did not come the worker asks anew.
-const heartbeat = 5 * time.Second
+// heartbeat is how often the server tells one who waits that his request is alive. After two
+// that did not come he asks anew. In a cluster the first request may get lost, because a node
+// may learn of a new consumer before it learns of the way there.
+const heartbeat = 2 * time.Second
 
 // settleTimeout bounds the writes that settle a job after its handler has returned. They do
 // not end with the worker's context: what was done must be told.
@@ -110,6 +111,7 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 	}
 	if err != nil { // not written by a queue: no attempt can mend it
 		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
+		w.queue.provider.dropped(fabric.DropJobUnreadable, 1)
 		w.report("drop job", msg.TermWithReason("unreadable"))
 		return
 	}
@@ -193,8 +195,12 @@ func (w *worker) bury(
 	if err != nil {
 		return err
 	}
+	pushesOut := w.queue.deadFull(ctx, letter.Subject)
 	if _, err := w.queue.provider.js.PublishMsg(ctx, letter); err != nil {
 		return err
+	}
+	if pushesOut {
+		w.queue.provider.dropped(fabric.DropDeadLetter, 1)
 	}
 	if err := msg.DoubleAck(ctx); err != nil {
 		return err
@@ -205,6 +211,17 @@ func (w *worker) bury(
 		})
 	}
 	return nil
+}
+
+// deadFull says whether a dead letter under subject will push another out. What else is
+// buried or removed at the same moment can make it wrong by one.
+func (q *queue) deadFull(ctx context.Context, subject string) bool {
+	info, err := q.dead.Info(ctx)
+	if err != nil || info.State.Msgs < uint64(q.config.MaxDead) {
+		return false
+	}
+	_, err = q.dead.GetLastMsgForSubject(ctx, subject)
+	return errors.Is(err, jetstream.ErrMsgNotFound)
 }
 
 // giveUpLease has the job delivered again after wait, to any worker.

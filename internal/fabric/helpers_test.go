@@ -1,0 +1,137 @@
+package fabric_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+)
+
+func TestCoalescer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []string
+		began := time.Now()
+		c := fabric.NewCoalescer(20*time.Millisecond, 3,
+			func(older, newer string) string { return older + newer },
+			func(key, value string) {
+				sent = append(sent, fmt.Sprint(time.Since(began).Milliseconds(), key, value))
+			})
+		c.Add("b", "1")
+		time.Sleep(19 * time.Millisecond)
+		c.Add("a", "2")
+		c.Add("b", "3")
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		c.Add("b", "4") // a window of its own
+		time.Sleep(20 * time.Millisecond)
+		synctest.Wait()
+		for _, key := range []string{"x", "y", "x", "z"} { // the third key is too many to wait
+			c.Add(key, "5")
+		}
+		c.Add("x", "6")
+		c.Close()
+		if c.Add("x", "7") {
+			t.Error("a value was taken after Close")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := "20b13 20a2 40b4 40x55 40y5 40z5 40x6"
+		if got := strings.Join(sent, " "); got != want {
+			t.Errorf("sent %s, want %s", got, want)
+		}
+	})
+}
+
+func TestCoalescerKeepsNewest(t *testing.T) {
+	got := 0
+	c := fabric.NewCoalescer[string, int](time.Hour, 10, nil, func(_ string, value int) { got = value })
+	c.Add("k", 1)
+	c.Add("k", 2)
+	c.Flush()
+	if got != 2 {
+		t.Errorf("sent %d", got)
+	}
+}
+
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var turns fabric.Turns
+		end, err := turns.Take(t.Context(), "k", 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var order []int
+		for i := range 3 {
+			ctx := t.Context()
+			if i == 1 { // leaves before his turn
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, time.Second)
+				defer cancel()
+			}
+			go func() {
+				end, err := turns.Take(ctx, "k", 4)
+				if i == 1 {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("got %v", err)
+					}
+					return
+				}
+				order = append(order, i)
+				end()
+			}()
+			synctest.Wait()
+		}
+		if _, err := turns.Take(t.Context(), "k", 4); !errors.Is(err, fabric.ErrFull) {
+			t.Errorf("a fifth: %v", err)
+		}
+		other, err := turns.Take(t.Context(), "other", 1)
+		if err != nil {
+			t.Errorf("another key: %v", err)
+		}
+		other()
+		time.Sleep(2 * time.Second)
+		end()
+		end()
+		synctest.Wait()
+		if fmt.Sprint(order) != "[0 2]" {
+			t.Errorf("turns were taken by %v", order)
+		}
+	})
+}
+
+func TestFlights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var flights fabric.Flights
+		loads := 0
+		load := func(ctx context.Context) ([]byte, error) {
+			loads++
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(time.Second):
+				return []byte("value"), nil
+			}
+		}
+		impatient, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := flights.Do(impatient, "k", load); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		impatient, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		go func() { _, _ = flights.Do(impatient, "k", load) }() // begins the flight and leaves
+		synctest.Wait()
+		value, err := flights.Do(t.Context(), "k", load)
+		if err != nil || string(value) != "value" || loads != 2 {
+			t.Errorf("got %q, %v after %d loads, want 2", value, err, loads)
+		}
+		if _, err := flights.Do(t.Context(), "k", load); err != nil || loads != 3 {
+			t.Errorf("afterwards: %v after %d loads, want 3", err, loads)
+		}
+	})
+}

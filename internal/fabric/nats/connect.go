@@ -1,0 +1,126 @@
+package nats
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// connectTimeout bounds one attempt to connect to one server.
+const connectTimeout = 5 * time.Second
+
+// reconnectWait is the pause between two attempts to come back to the same server.
+const reconnectWait = 250 * time.Millisecond
+
+// Server says how to reach a NATS cluster and who one is there. Of the credentials one kind
+// is used, in the order in which they stand here; none is right for a server without.
+type Server struct {
+	// URLs are nats://, tls://, ws:// or wss:// addresses of some of its servers; the others
+	// are learnt from them. They may carry user and password.
+	URLs []string
+	// Name appears in the server's lists of connections.
+	Name string
+
+	CredentialsFile string // as made by nsc: a JWT and its key
+	NKeyFile        string // the seed of an NKey
+	Token           string
+	User, Password  string
+
+	// TLS is for servers that ask for it, with their CA or a certificate of the client; nil is
+	// what the URLs ask for.
+	TLS *tls.Config
+}
+
+// Connect returns a Provider over a connection of its own to a NATS cluster, with JetStream
+// for the stored parts. It fails when no server answers; a connection that is lost later
+// comes back by itself, for as long as the Provider lives. Close closes it.
+func Connect(ctx context.Context, server Server, options Options) (*Provider, error) {
+	if len(server.URLs) == 0 {
+		return nil, errors.New("connect to NATS: no URL given")
+	}
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	settings, err := server.settings(options.Logger)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	type result struct {
+		conn *natsgo.Conn
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		conn, err := natsgo.Connect(strings.Join(server.URLs, ","), settings...)
+		done <- result{conn, err}
+	}()
+	var connected result
+	select {
+	case connected = <-done:
+	case <-ctx.Done(): // the attempt goes on behind, bounded, and its result is let go
+		go func() {
+			if late := <-done; late.err == nil {
+				late.conn.Close()
+			}
+		}()
+		return nil, fmt.Errorf("connect to NATS: %w", ctx.Err())
+	}
+	if connected.err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", connected.err)
+	}
+	p, err := New(connected.conn, options)
+	if err != nil {
+		connected.conn.Close()
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	p.own = true
+	return p, nil
+}
+
+// settings translates the server for the client library.
+func (s Server) settings(logger *slog.Logger) ([]natsgo.Option, error) {
+	settings := []natsgo.Option{
+		natsgo.Name(s.Name),
+		natsgo.Timeout(connectTimeout),
+		natsgo.MaxReconnects(-1),
+		natsgo.ReconnectWait(reconnectWait),
+		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) {
+			logger.Warn("NATS connection", slog.Any("error", err))
+		}),
+		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) {
+			if err != nil {
+				logger.Warn("NATS connection lost", slog.Any("error", err))
+			}
+		}),
+		natsgo.ReconnectHandler(func(conn *natsgo.Conn) {
+			logger.Info("NATS connection is back", slog.String("server", conn.ConnectedServerName()))
+		}),
+	}
+	if s.TLS != nil {
+		settings = append(settings, natsgo.Secure(s.TLS))
+	}
+	switch {
+	case s.CredentialsFile != "":
+		settings = append(settings, natsgo.UserCredentials(s.CredentialsFile))
+	case s.NKeyFile != "":
+		key, err := natsgo.NkeyOptionFromSeed(s.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read NKey: %w", err)
+		}
+		settings = append(settings, key)
+	case s.Token != "":
+		settings = append(settings, natsgo.Token(s.Token))
+	case s.User != "":
+		settings = append(settings, natsgo.UserInfo(s.User, s.Password))
+	}
+	return settings, nil
+}

@@ -1,0 +1,190 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyio/parley/internal/fabric"
+)
+
+// operationTimeout bounds one round trip to a store, however long the caller would wait.
+const operationTimeout = 5 * time.Second
+
+// pageBytes is about how much one page of a read carries.
+const pageBytes = 8 << 20
+
+// stored reads from one stream that allows direct reads. A direct read is answered by any
+// replica, many messages for one request, and may miss the newest; what the leader says is
+// never behind.
+type stored struct {
+	provider *Provider
+	stream   string
+}
+
+// bounded returns ctx with operationTimeout.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, operationTimeout)
+}
+
+// getRequest asks for messages, by the API of JetStream (ADR-31).
+type getRequest struct {
+	Seq      uint64 `json:"seq,omitempty"`
+	NextFor  string `json:"next_by_subj,omitempty"`
+	LastFor  string `json:"last_by_subj,omitempty"`
+	Batch    int    `json:"batch,omitempty"`
+	MaxBytes int    `json:"max_bytes,omitempty"`
+}
+
+func (s stored) api(operation string) string {
+	prefix := s.provider.js.Options().APIPrefix
+	if domain := s.provider.js.Options().Domain; domain != "" {
+		prefix = "$JS." + domain + ".API."
+	}
+	if prefix == "" {
+		prefix = jetstream.DefaultAPIPrefix
+	}
+	return prefix + operation + "." + s.stream
+}
+
+// leader returns one message as the leader of the stream has it.
+func (s stored) leader(ctx context.Context, request getRequest) (fabric.Entry, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return fabric.Entry{}, err
+	}
+	answer, err := s.provider.conn.RequestWithContext(ctx, s.api("STREAM.MSG.GET"), body)
+	if err != nil {
+		return fabric.Entry{}, err
+	}
+	var response struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(answer.Data, &response); err != nil {
+		return fabric.Entry{}, fmt.Errorf("decode message: %w", err)
+	}
+	if e := response.Error; e != nil {
+		if e.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return fabric.Entry{}, jetstream.ErrMsgNotFound
+		}
+		return fabric.Entry{}, e
+	}
+	m := response.Message
+	return fabric.Entry{Seq: m.Seq, Subject: m.Subject, Payload: notNil(m.Data), Time: m.Time}, nil
+}
+
+// page returns up to limit messages under the pattern from a sequence number on. It takes
+// them from the nearest replica, and from the leader what that did not have.
+func (s stored) page(ctx context.Context, pattern string, from uint64, limit int) ([]fabric.Entry, error) {
+	page := []fabric.Entry{}
+	if limit <= 0 {
+		return page, nil
+	}
+	from = max(1, from)
+	page, more, err := s.replica(ctx, getRequest{Seq: from, NextFor: pattern, Batch: limit, MaxBytes: pageBytes})
+	if err != nil || more {
+		return page, err
+	}
+	for len(page) < limit {
+		if len(page) > 0 {
+			from = page[len(page)-1].Seq + 1
+		}
+		e, err := s.leader(ctx, getRequest{Seq: from, NextFor: pattern})
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, e)
+	}
+	return page, nil
+}
+
+// replica returns what the nearest replica has, and whether that has more of it. What got
+// lost on the way ends the result.
+func (s stored) replica(ctx context.Context, request getRequest) ([]fabric.Entry, bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, false, err
+	}
+	conn := s.provider.conn
+	inbox := conn.NewInbox()
+	answers, err := conn.SubscribeSync(inbox)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { _ = answers.Unsubscribe() }() // fails when the connection is closed
+	if err := answers.SetPendingLimits(request.Batch+1, -1); err != nil {
+		return nil, false, err
+	}
+	if err := conn.PublishRequest(s.api("DIRECT.GET"), inbox, body); err != nil {
+		return nil, false, err
+	}
+	page := []fabric.Entry{}
+	last := uint64(0)
+	for {
+		msg, err := answers.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		switch msg.Header.Get("Status") {
+		case "204": // the end of the page
+			more := msg.Header.Get("Nats-Num-Pending") != "0" &&
+				msg.Header.Get(jetstream.LastSequenceHeader) == strconv.FormatUint(last, 10)
+			return page, more, nil
+		case "404":
+			return page, false, nil
+		case "":
+		default:
+			return nil, false, fmt.Errorf("read from a replica: %w", statusError(msg))
+		}
+		if msg.Header.Get(jetstream.LastSequenceHeader) != strconv.FormatUint(last, 10) {
+			return page, false, nil // one is missing
+		}
+		e, err := direct(msg)
+		if err != nil {
+			return nil, false, err
+		}
+		last = e.Seq
+		page = append(page, e)
+	}
+}
+
+// direct reads a message from the answer of a direct read.
+func direct(msg *natsgo.Msg) (fabric.Entry, error) {
+	seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	if err != nil {
+		return fabric.Entry{}, fmt.Errorf("decode sequence number: %w", err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
+	if err != nil {
+		return fabric.Entry{}, fmt.Errorf("decode time: %w", err)
+	}
+	return fabric.Entry{
+		Seq: seq, Subject: msg.Header.Get(jetstream.SubjectHeader), Payload: notNil(msg.Data), Time: at,
+	}, nil
+}
+
+func statusError(msg *natsgo.Msg) error {
+	if msg.Header.Get("Status") == "503" {
+		return natsgo.ErrNoResponders
+	}
+	return fmt.Errorf("status %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
+}

@@ -5,11 +5,15 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run build build-all test test-deps lint unit e2e fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster lint unit e2e faults fuzz generate clean
 
 ## run: build and start a node
 run: build
 	./bin/parley serve
+
+## cluster: build and run three nodes on this machine, with a balancer in front
+cluster: build
+	./bin/parley dev --nodes 3
 
 ## build: build bin/parley for this machine
 build:
@@ -32,7 +36,7 @@ test-deps:
 
 ## lint: formatting, vet and staticcheck, for every platform that is built
 lint:
-	@unformatted=$$(gofmt -l cmd internal deploy); \
+	@unformatted=$$(gofmt -l cmd internal deploy test); \
 		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	GOOS=windows go vet ./...
@@ -40,13 +44,23 @@ lint:
 	go tool staticcheck ./...
 	go mod tidy -diff
 
-## unit: every Go test, with the race detector
+## unit: the Go tests that need no cluster of processes, with the race detector
 unit:
-	go test -race ./...
+	go test -race -short ./cmd/... ./deploy/... ./internal/...
+
+## test-cluster: the Go tests that form clusters, with real processes, nginx and HAProxy
+test-cluster: test-deps
+	go test -race ./internal/engine ./internal/fabric/nats
+	go test -count=1 ./test/cluster ./test/faults
 
 ## e2e: the real clients against the real binary
 e2e: build
 	cd test/e2e && PARLEY_BIN=$(CURDIR)/bin/parley npm test
+
+## faults: faults in random order for FAULTS_TIME (default 10m); FAULTS_SEED repeats an order
+faults:
+	PARLEY_FAULTS=long PARLEY_FAULTS_TIME=$(FAULTS_TIME) PARLEY_FAULTS_SEED=$(FAULTS_SEED) \
+		go test -count=1 -timeout 0 -v ./test/faults
 
 ## fuzz: every fuzz target for FUZZTIME (default 30s)
 fuzz:

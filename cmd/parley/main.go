@@ -34,10 +34,12 @@ pusher-js, laravel-echo and any Pusher server library at it.
 	}
 	root.AddCommand(
 		newServeCommand(),
+		newDevCommand(),
 		newConfigCommand(),
 		newAppCommand(),
 		newPublishCommand(),
 		newWebhookCommand(),
+		newClusterCommand(),
 		newBenchCommand(),
 		newHealthcheckCommand(),
 		newVersionCommand(),

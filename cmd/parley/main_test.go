@@ -40,7 +40,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"serve", "config", "app", "publish", "webhook", "bench", "healthcheck", "version", "completion"} {
+	for _, name := range []string{"serve", "dev", "cluster", "config", "app", "publish", "webhook", "bench", "healthcheck", "version", "completion"} {
 		if !regexp.MustCompile(`(?m)^  ` + name + ` +\S`).MatchString(out) {
 			t.Errorf("%s is missing in\n%s", name, out)
 		}

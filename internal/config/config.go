@@ -17,6 +17,7 @@ import (
 type Config struct {
 	PortOffset int // added to every listening port, as in WSO2's carbon.xml
 	Node       Node
+	Cluster    Cluster
 	Log        Log
 	Channels   Channels
 	HTTP       HTTP
@@ -38,9 +39,37 @@ type Config struct {
 
 // Node identifies this process.
 type Node struct {
-	Name    string // shown in logs; default is the host name
-	DataDir string // everything that must persist lives below it
+	Name      string   // shown in logs; default is the host name
+	DataDir   string   // everything that must persist lives below it
+	Roles     []string // what the node does in a cluster; empty for everything
+	SubDomain string   // groups nodes within the domain, as in WSO2's subDomain
 }
+
+// Cluster configures how nodes find each other. A node is one of a cluster when Seeds or
+// BootstrapExpect is set.
+type Cluster struct {
+	Domain          string
+	Secret          string
+	Seeds           []string
+	BootstrapExpect int
+
+	BindHost           string
+	BindPort           int // for other nodes; the next one is for the engine
+	AdvertiseHost      string
+	AdvertisePort      int
+	AdvertiseRoutePort int
+
+	HeartbeatInterval time.Duration
+	NodeTimeout       time.Duration
+	CleanupInterval   time.Duration
+
+	CertFile string // mutual TLS between nodes when all three are set
+	KeyFile  string
+	CAFile   string
+}
+
+// Enabled tells whether this node is one of a cluster.
+func (c Cluster) Enabled() bool { return len(c.Seeds) > 0 || c.BootstrapExpect > 0 }
 
 // Log configures the program's own log.
 type Log struct {

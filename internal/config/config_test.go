@@ -124,6 +124,9 @@ func sample(f field[Config]) string {
 	case listKind.name:
 		return "a.example.com"
 	case stringKind.name:
+		if strings.HasSuffix(f.key, "host") {
+			return "seven.example.com"
+		}
 		if f.preset == "" {
 			return "/seven"
 		}

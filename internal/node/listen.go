@@ -16,6 +16,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"github.com/parleyio/parley/internal/cluster"
 	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/console"
 	"github.com/parleyio/parley/internal/pusher/admin"
@@ -171,7 +172,11 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		mux.Handle(prefix+"/admin/v1/", http.StripPrefix(prefix, admin.New(n.apps, n.webhooks, token, n.log.With("part", "admin"))))
+		handler := admin.New(n.apps, n.webhooks, token, n.log.With("part", "admin"))
+		if n.cluster != nil {
+			handler.WithCluster(n)
+		}
+		mux.Handle(prefix+"/admin/v1/", http.StripPrefix(prefix, handler))
 	}
 	return api.AllowOrigins(n.config.HTTP.CORSOrigins, mux), nil
 }
@@ -247,7 +252,11 @@ func (n *Node) portOf(l *listener) string {
 // after shutdown.delay, the time that load balancers need to notice, or when ctx ends; until
 // Stop the node serves as before.
 func (n *Node) Leave(ctx context.Context) {
+	n.drainer.stop()
 	n.health.Drain()
+	if n.cluster != nil {
+		n.cluster.membership.SetState(cluster.StateDraining) // what it owns goes to others
+	}
 	select {
 	case <-time.After(n.config.Shutdown.Delay):
 	case <-ctx.Done():
@@ -259,6 +268,7 @@ func (n *Node) Leave(ctx context.Context) {
 // the later ones need: a slow request must not cost the clients their goodbye, nor a
 // client that does not answer the webhooks.
 func (n *Node) Stop(ctx context.Context) error {
+	n.drainer.stop()
 	if n.health != nil {
 		n.health.Drain()
 	}
@@ -290,6 +300,10 @@ func (n *Node) Stop(ctx context.Context) error {
 		errs = append(errs, n.close(ctx, l))
 	}
 	n.running.Wait()
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.leave(ctx))
+		n.cluster.stop()
+	}
 	if n.apps != nil {
 		n.apps.Wait()
 	}

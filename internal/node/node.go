@@ -41,6 +41,7 @@ type Node struct {
 	health  *telemetry.Health
 
 	engine    *engine.Engine // nil with the memory driver
+	cluster   *clustered     // nil for a node of its own
 	fabric    fabric.Provider
 	apps      *apps.Registry
 	webhooks  *webhook.Emitter
@@ -53,6 +54,7 @@ type Node struct {
 	FirstApp *apps.App
 
 	closing    atomic.Bool        // no new clients are taken
+	drainer    drainer            // of a node that stays
 	background context.CancelFunc // ends what runs beside the requests
 	running    sync.WaitGroup
 	failed     chan error
@@ -93,11 +95,22 @@ func (n *Node) start(ctx, background context.Context) error {
 	if err := n.startHub(); err != nil {
 		return err
 	}
+	if n.cluster != nil {
+		if err := n.joinHub(ctx, background); err != nil {
+			return err
+		}
+	}
+	if n.cluster != nil {
+		n.cluster.awaitKnowledge(ctx)
+	}
 	handler, err := n.handler()
 	if err != nil {
 		return err
 	}
 	n.serve(handler)
+	if n.cluster != nil {
+		n.cluster.ready()
+	}
 	return nil
 }
 
@@ -107,12 +120,21 @@ func (n *Node) startStorage(ctx context.Context) error {
 		n.fabric = memory.New()
 		return nil
 	}
-	started, err := engine.Start(ctx, engine.Options{
-		DataDir:    n.config.Node.DataDir,
-		Sync:       n.config.Engine.Sync,
-		ServerName: n.config.Node.Name,
-		Logger:     n.log.With("part", "engine"),
-	})
+	options := engine.Options{
+		DataDir: n.config.Node.DataDir,
+		Sync:    n.config.Engine.Sync,
+		Logger:  n.log.With("part", "engine"),
+	}
+	replicas := 1
+	if n.config.Cluster.Enabled() {
+		var err error
+		if options.Cluster, err = n.discover(ctx); err != nil {
+			return err
+		}
+		options.ServerName = n.cluster.decision.Self.ID
+		replicas = n.cluster.replicas()
+	}
+	started, err := engine.Start(ctx, options)
 	if err != nil {
 		return fmt.Errorf("start the engine: %w", err)
 	}
@@ -121,17 +143,26 @@ func (n *Node) startStorage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect to the engine: %w", err)
 	}
-	n.fabric, err = natsfabric.New(conn, natsfabric.Options{Logger: n.log.With("part", "fabric")})
+	n.fabric, err = natsfabric.New(conn, natsfabric.Options{
+		Replicas: replicas,
+		Logger:   n.log.With("part", "fabric"),
+		Dropped:  func(reason string, lost int) { n.metrics.Dropped(reason, lost) },
+	})
 	if err != nil {
 		return fmt.Errorf("open the fabric: %w", err)
+	}
+	if n.cluster != nil {
+		return n.startMembership(ctx)
 	}
 	return nil
 }
 
 func (n *Node) startApps(ctx, background context.Context) error {
-	documents, err := n.fabric.Documents(ctx, "apps")
+	documents, err := patiently(ctx, n.log, "the app registry", func(ctx context.Context) (fabric.Documents, error) {
+		return n.fabric.Documents(ctx, "apps")
+	})
 	if err != nil {
-		return fmt.Errorf("open the app registry: %w", err)
+		return err
 	}
 	static := make([]*apps.App, 0, len(n.config.Apps))
 	for _, app := range n.config.Apps {
@@ -141,7 +172,12 @@ func (n *Node) startApps(ctx, background context.Context) error {
 	if err := n.apps.Start(background); err != nil {
 		return err
 	}
-	app, created, err := n.apps.EnsureDefault(ctx, "")
+	// Nodes of a cluster start together and must make one app, not one each.
+	id := ""
+	if n.cluster != nil {
+		id = apps.DefaultID
+	}
+	app, created, err := n.apps.EnsureDefault(ctx, id)
 	if err != nil {
 		return fmt.Errorf("create the first app: %w", err)
 	}
@@ -167,9 +203,11 @@ func (n *Node) startWebhooks(ctx, background context.Context) error {
 	}
 	queueConfig := options.QueueConfig()
 	queueConfig.Dead = n.webhookDied
-	queue, err := n.fabric.Queue(ctx, queueConfig)
+	queue, err := patiently(ctx, n.log, "the webhook queue", func(ctx context.Context) (fabric.Queue, error) {
+		return n.fabric.Queue(ctx, queueConfig)
+	})
 	if err != nil {
-		return fmt.Errorf("open the webhook queue: %w", err)
+		return err
 	}
 	n.webhooks = webhook.New(options, n.apps, queue, n.log.With("part", "webhooks"), n.metrics)
 	prefix := n.config.Metrics.Prefix
@@ -323,7 +361,7 @@ func (n *Node) handler() (http.Handler, error) {
 		Defaults:       n.defaults(),
 		Logger:         n.log.With("part", "api"),
 		Metrics:        metrics,
-		Draining:       n.closing.Load,
+		Draining:       n.refusesClients,
 	}, n.hub, n.apps, n.transport)
 	return n.routes(channels)
 }

@@ -46,11 +46,18 @@ func newEventCache(channels int, ttl time.Duration, now func() time.Time) *event
 }
 
 func (c *eventCache) write(channel, data string, payload []byte) {
+	c.add(channel, cachedEvent{payload, data, c.now().Add(c.ttl)})
+}
+
+func (c *eventCache) add(channel string, event cachedEvent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.misses.Remove(channel)
 	c.events.Remove(channel)
-	event := cachedEvent{payload, data, c.now().Add(c.ttl)}
+	if event.payload == nil {
+		c.misses.Add(channel, struct{}{})
+		return
+	}
+	c.misses.Remove(channel)
 	c.bytes += event.size()
 	c.events.Add(channel, event)
 	for c.bytes > maxCacheBytes {

@@ -136,7 +136,11 @@ func (c *client) send(frame *websocket.Frame) {
 func (r *realm) forward(c *client, e protocol.Forward) {
 	room := r.rooms.acquire(e.Subscription.Room.Channel)
 	defer r.rooms.release(room)
-	r.broadcast(room, websocket.NewFrame(protocol.ForwardPayload(e)), &c.session)
+	payload := protocol.ForwardPayload(e)
+	if r.hub.cluster != nil {
+		r.sendElsewhere(room.Channel, fromClient, nil, payload)
+	}
+	r.broadcast(room, websocket.NewFrame(payload), &c.session)
 	r.emit(room, webhook.ClientEvent(room.Channel, e.Event, dataText(e.Data), c.session.ID, e.UserID))
 }
 

@@ -16,6 +16,7 @@ type stats struct {
 	framesIn, bytesIn      atomic.Int64
 	framesOut, bytesOut    atomic.Int64
 	joinedKind, leftByKind [kinds]atomic.Int64
+	toNodes, fromNodes     atomic.Int64 // events sent to and received from other nodes
 }
 
 // kinds is one more than the largest Kind.
@@ -43,6 +44,7 @@ type Metrics struct {
 
 	connected, opened, closed, bytesIn, bytesOut *prometheus.Desc
 	framesIn, framesOut, joined, left, active    *prometheus.Desc
+	toNodes, fromNodes                           *prometheus.Desc
 	errors, rejections                           *prometheus.CounterVec
 	latency                                      *prometheus.HistogramVec
 }
@@ -66,7 +68,11 @@ func NewMetrics(prefix, port string) *Metrics {
 		framesOut: desc("ws_messages_sent_total", "Messages queued for clients."),
 		joined:    desc("channel_subscriptions_total", "Subscriptions made.", "channel_type"),
 		left:      desc("channel_unsubscriptions_total", "Subscriptions ended.", "channel_type"),
-		active:    desc("active_channels", "Channels with subscribers now.", "channel_type"),
+		toNodes: desc("horizontal_broadcast_published_total",
+			"Events handed over for other nodes; only those with subscribers of the channel receive them."),
+		fromNodes: desc("horizontal_broadcast_received_total",
+			"Events received from other nodes, each for a channel with subscribers here."),
+		active: desc("active_channels", "Channels with subscribers now.", "channel_type"),
 		errors: counter("connection_errors_total",
 			"Connections refused, by reason.", "app_id", "error_type"),
 		rejections: counter("rejected_messages_total",
@@ -116,7 +122,7 @@ func sizeBucket(recipients int) string {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.connected, m.opened, m.closed, m.bytesIn, m.bytesOut,
-		m.framesIn, m.framesOut, m.joined, m.left, m.active} {
+		m.framesIn, m.framesOut, m.joined, m.left, m.active, m.toNodes, m.fromNodes} {
 		ch <- d
 	}
 	m.errors.Describe(ch)
@@ -149,8 +155,14 @@ func (m *Metrics) collectApp(ch chan<- prometheus.Metric, r *realm) {
 	value(m.bytesOut, prometheus.CounterValue, s.bytesOut.Load())
 	value(m.framesIn, prometheus.CounterValue, s.framesIn.Load())
 	value(m.framesOut, prometheus.CounterValue, s.framesOut.Load())
+	value(m.toNodes, prometheus.CounterValue, s.toNodes.Load())
+	value(m.fromNodes, prometheus.CounterValue, s.fromNodes.Load())
 	var active [kinds]int64
-	r.rooms.each(func(room *room) { active[room.Kind]++ })
+	r.rooms.each(func(room *room) {
+		if room.Len() > 0 {
+			active[room.Kind]++
+		}
+	})
 	for k := range kinds {
 		joined, left := s.joinedKind[k].Load(), s.leftByKind[k].Load()
 		if joined == 0 {

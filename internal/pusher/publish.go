@@ -1,10 +1,12 @@
 package pusher
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/pusher/protocol"
 	"github.com/parleyio/parley/internal/transport/websocket"
@@ -24,6 +26,9 @@ func (h *Hub) Publish(app *apps.App, e Event) int {
 	start := h.options.Now()
 	r := h.realm(app)
 	payload := protocol.AppendEvent(nil, e.Name, e.Channel, e.Data, "")
+	if r.hub.cluster != nil {
+		r.publishElsewhere(e, payload)
+	}
 	sent, kind := r.publish(e, payload)
 	h.metrics.published(app.ID, kind, sent, h.options.Now().Sub(start))
 	return sent
@@ -41,26 +46,37 @@ func (r *realm) publish(e Event, payload []byte) (sent int, kind protocol.Kind) 
 		return 0, kind
 	}
 	defer r.rooms.release(room)
-	var except *protocol.Session
-	if e.SocketID != "" {
-		if c := r.client(e.SocketID); c != nil {
-			except = &c.session
-		}
-	}
-	return r.broadcast(room, websocket.NewFrame(payload), except), kind
+	room.cached()
+	return r.broadcast(room, websocket.NewFrame(payload), r.session(e.SocketID)), kind
 }
 
-// Terminate closes every connection signed in as the user and returns how many there were.
-func (h *Hub) Terminate(app *apps.App, userID string) int {
-	r := h.find(app.ID)
-	if r == nil {
-		return 0
+// session returns the session of a socket on this node, or nil.
+func (r *realm) session(socketID string) *protocol.Session {
+	if socketID == "" {
+		return nil
 	}
-	clients := r.users.clients(userID)
-	for _, c := range clients {
+	if c := r.client(socketID); c != nil {
+		return &c.session
+	}
+	return nil
+}
+
+// Terminate closes every connection signed in as the user, on all nodes.
+func (h *Hub) Terminate(app *apps.App, userID string) {
+	if h.cluster != nil {
+		h.terminateElsewhere(app.ID, userID)
+	}
+	h.terminate(app.ID, userID)
+}
+
+func (h *Hub) terminate(appID, userID string) {
+	r := h.find(appID)
+	if r == nil {
+		return
+	}
+	for _, c := range r.users.clients(userID) {
 		c.fail(protocol.CodeUnauthorized, "You got disconnected by the app.")
 	}
-	return len(clients)
 }
 
 // ChannelInfo describes an occupied channel, or with zero numbers one that is not.
@@ -75,7 +91,7 @@ func (h *Hub) Channel(app *apps.App, channel string) ChannelInfo {
 	info := ChannelInfo{Channel: channel}
 	if r := h.find(app.ID); r != nil {
 		if room := r.rooms.find(channel); room != nil {
-			info.Subscriptions, info.Users = room.Len(), room.Members()
+			info.Subscriptions, info.Users = room.Count(), room.Members()
 			r.rooms.release(room)
 		}
 	}
@@ -91,8 +107,8 @@ func (h *Hub) Channels(app *apps.App, prefix string) []ChannelInfo {
 		return list
 	}
 	r.rooms.each(func(room *room) {
-		if strings.HasPrefix(room.Channel, prefix) && !room.Kind.Has(protocol.UserOnly) {
-			list = append(list, ChannelInfo{room.Channel, room.Len(), room.Members()})
+		if room.Count() > 0 && strings.HasPrefix(room.Channel, prefix) && !room.Kind.Has(protocol.UserOnly) {
+			list = append(list, ChannelInfo{room.Channel, room.Count(), room.Members()})
 		}
 	})
 	slices.SortFunc(list, func(a, b ChannelInfo) int { return strings.Compare(a.Channel, b.Channel) })
@@ -113,12 +129,38 @@ func (h *Hub) Members(app *apps.App, channel string) []protocol.Member {
 	return room.MemberList()
 }
 
-// Cached returns the data of a cache channel's last event and how long it is kept.
+// Cached returns the data of a cache channel's last event and how long it is kept. It may
+// wait for the cache that the nodes share.
 func (h *Hub) Cached(app *apps.App, channel string) (data string, ttl time.Duration, ok bool) {
-	if r := h.find(app.ID); r != nil {
+	if h.cluster == nil || h.fresh(app.ID, channel) {
+		return h.cachedHere(app.ID, channel)
+	}
+	event, err := h.realm(app).lookCached(channel)
+	if err != nil && !errors.Is(err, fabric.ErrNotFound) {
+		return h.cachedHere(app.ID, channel) // better than nothing
+	}
+	return event.data, event.expires.Sub(h.options.Now()), event.payload != nil
+}
+
+func (h *Hub) cachedHere(appID, channel string) (data string, ttl time.Duration, ok bool) {
+	if r := h.find(appID); r != nil {
 		return r.cache.peek(channel)
 	}
 	return "", 0, false
+}
+
+// fresh tells whether this node has a channel's last event itself.
+func (h *Hub) fresh(appID, channel string) bool {
+	r := h.find(appID)
+	if r == nil {
+		return false
+	}
+	room := r.rooms.find(channel)
+	if room == nil {
+		return false
+	}
+	defer r.rooms.release(room)
+	return room.fresh
 }
 
 // Connections returns how many clients are connected to this node.

@@ -2,8 +2,8 @@
 // subscribed to which channel, applies the effects of the protocol core and delivers
 // events. The protocol itself is in package protocol, the HTTP API in package api.
 //
-// It may import its own sub-packages, the transport and ratelimit. It must never import another
-// surface or the composition root.
+// It may import its own sub-packages, the transport, the directory, the fabric and ratelimit.
+// It must never import another surface or the composition root.
 package pusher
 
 import (
@@ -57,6 +57,9 @@ type Hub struct {
 	webhooks Webhooks
 	metrics  *Metrics
 
+	looks   chan struct{} // held by look-ups beside the event loops
+	cluster *Cluster      // set by Join before anything else happens; nil on a node of its own
+
 	mu     sync.RWMutex
 	realms map[string]*realm // by app id
 }
@@ -77,6 +80,7 @@ func NewHub(options Options, webhooks Webhooks) *Hub {
 		webhooks: webhooks,
 		metrics:  options.Metrics,
 		realms:   make(map[string]*realm),
+		looks:    make(chan struct{}, maxLooks),
 	}
 	options.Metrics.attach(h)
 	return h

@@ -21,9 +21,11 @@ type realm struct {
 	cache  *eventCache
 	stats  stats
 
-	mu      sync.RWMutex
-	clients map[string]*client // by socket id
-	ended   bool               // the app was deleted
+	mu           sync.RWMutex
+	clients      map[string]*client // by socket id
+	ended        bool               // the app was deleted
+	elsewhere    map[string]int     // connections on other nodes, by node
+	elsewhereSum int
 
 	backendEvents rate // against MaxBackendEventsPerSecond
 	readRequests  rate // against MaxReadRequestsPerSecond
@@ -32,7 +34,7 @@ type realm struct {
 func newRealm(h *Hub, app *apps.App) *realm {
 	r := &realm{hub: h, id: app.ID, clients: make(map[string]*client)}
 	r.rooms.init()
-	r.users.init()
+	r.users.init(r.tellUser)
 	r.cache = newEventCache(h.options.CacheChannels, h.options.CacheTTL, h.options.Now)
 	r.setApp(app)
 	return r
@@ -75,10 +77,11 @@ func (r *realm) add(c *client) (why Refusal, added bool) {
 		return appDeleted, false
 	case !app.Enabled:
 		return appDisabled, false
-	case max > 0 && len(r.clients) >= max:
+	case max > 0 && len(r.clients)+r.elsewhereSum >= max:
 		return overQuota, false
 	}
 	r.clients[c.session.ID] = c
+	r.tellConnections(len(r.clients))
 	return Refusal{}, true
 }
 
@@ -93,6 +96,7 @@ func (r *realm) end() {
 func (r *realm) remove(c *client) {
 	r.mu.Lock()
 	delete(r.clients, c.session.ID)
+	r.tellConnections(len(r.clients))
 	r.mu.Unlock()
 }
 
@@ -121,6 +125,14 @@ func (r *realm) list() []*client {
 func (r *realm) closeAll(code int, reason string) {
 	for _, c := range r.list() {
 		c.fail(code, reason)
+	}
+}
+
+// emitChange reports a change of a channel to the app's webhooks. Every node sees it, in its
+// own view; the channel's owner reports it.
+func (r *realm) emitChange(room *room, event webhook.Event) {
+	if r.hub.cluster == nil || r.hub.cluster.Owns(channelKey(r.id, room.Channel)) {
+		r.emit(room, event)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/pusher/protocol"
 	"github.com/parleyio/parley/internal/pusher/webhook"
 	"github.com/parleyio/parley/internal/transport/websocket"
@@ -19,13 +20,17 @@ type room struct {
 
 	countSent  time.Time // when subscription_count was sent last
 	countTimer bool      // a later one is on its way
+
+	interest fabric.Subscription // to what other nodes publish, while there are subscribers here
+	fresh    bool                // the hub's cache has the channel's last event, if there is one
+	look     *look               // into the shared cache, under way
 }
 
 // tableShards spreads the channels of an app over independent locks.
 const tableShards = 32
 
-// roomTable finds rooms by channel. A room is in it while it has subscribers or a caller
-// holds its lock.
+// roomTable finds rooms by channel. A room is in it while it has subscribers on any node or a
+// caller holds its lock.
 type roomTable struct {
 	seed   maphash.Seed
 	shards [tableShards]struct {
@@ -64,7 +69,7 @@ func (t *roomTable) acquire(channel string) *room {
 	}
 }
 
-// find returns the channel's room, locked, or nil when it has no subscriber.
+// find returns the channel's room, locked, or nil when it has no subscriber anywhere.
 func (t *roomTable) find(channel string) *room {
 	s := &t.shards[t.shard(channel)]
 	s.mu.RLock()
@@ -84,7 +89,7 @@ func (t *roomTable) find(channel string) *room {
 // release unlocks a room and drops it from the table when it is empty.
 func (t *roomTable) release(r *room) {
 	defer r.mu.Unlock()
-	if r.Len() > 0 {
+	if !r.Empty() {
 		return
 	}
 	r.gone = true
@@ -106,7 +111,7 @@ func (t *roomTable) each(f func(*room)) {
 		s.mu.RUnlock()
 		for _, r := range rooms {
 			r.mu.Lock()
-			if r.Len() > 0 {
+			if !r.gone && !r.Empty() { // one that a caller made just now may be empty
 				f(r)
 			}
 			r.mu.Unlock()
@@ -131,20 +136,21 @@ func (r *realm) join(c *client, channel string, member *protocol.Member) {
 	subscription := &protocol.Subscription{Session: &c.session, Member: member}
 	change := room.Join(subscription)
 	c.session.Add(subscription)
+	r.tellRoom(room, change)
 	r.stats.subscribed(room.Kind)
 	if room.Kind.Signed() {
 		c.authorized.Store(true)
 	}
 	c.reply(succeeded(&room.Room))
 	if change.Occupied {
-		r.emit(room, webhook.ChannelOccupied(channel))
+		r.emitChange(room, webhook.ChannelOccupied(channel))
 	}
 	if room.Kind.Has(protocol.Cached) {
 		r.sendCached(c, room)
 	}
 	if m := change.Member; m != nil {
 		r.broadcast(room, websocket.NewFrame(protocol.MemberAdded(channel, *m)), &c.session)
-		r.emit(room, webhook.MemberAdded(channel, m.UserID))
+		r.emitChange(room, webhook.MemberAdded(channel, m.UserID))
 	}
 	r.countChanged(room)
 }
@@ -158,6 +164,10 @@ func succeeded(room *protocol.Room) []byte {
 
 // sendCached gives a new subscriber the channel's last event.
 func (r *realm) sendCached(c *client, room *room) {
+	if r.hub.cluster != nil && !room.fresh {
+		r.fetchCached(c, room)
+		return
+	}
 	payload, first := r.cache.read(room.Channel)
 	if payload != nil {
 		c.reply(payload)
@@ -175,13 +185,15 @@ func (r *realm) leave(c *client, subscription *protocol.Subscription) {
 	defer r.rooms.release(room)
 	change := room.Leave(subscription)
 	c.session.Remove(subscription)
+	room.look.remove(c)
+	r.tellRoom(room, change)
 	r.stats.unsubscribed(room.Kind)
 	if m := change.Member; m != nil {
 		r.broadcast(room, websocket.NewFrame(protocol.MemberRemoved(room.Channel, m.UserID)), nil)
-		r.emit(room, webhook.MemberRemoved(room.Channel, m.UserID))
+		r.emitChange(room, webhook.MemberRemoved(room.Channel, m.UserID))
 	}
 	if change.Vacated {
-		r.emit(room, webhook.ChannelVacated(room.Channel))
+		r.emitChange(room, webhook.ChannelVacated(room.Channel))
 	}
 	r.countChanged(room)
 }
@@ -203,7 +215,7 @@ func (r *realm) countChanged(room *room) {
 		return
 	}
 	wait := countInterval - r.hub.options.Now().Sub(room.countSent)
-	if room.Len() <= countThreshold || wait <= 0 {
+	if room.Count() <= countThreshold || wait <= 0 {
 		r.sendCount(room)
 		return
 	}
@@ -220,6 +232,6 @@ func (r *realm) countChanged(room *room) {
 
 func (r *realm) sendCount(room *room) {
 	room.countSent = r.hub.options.Now()
-	r.broadcast(room, websocket.NewFrame(protocol.SubscriptionCount(room.Channel, room.Len())), nil)
-	r.emit(room, webhook.SubscriptionCount(room.Channel, room.Len()))
+	r.broadcast(room, websocket.NewFrame(protocol.SubscriptionCount(room.Channel, room.Count())), nil)
+	r.emitChange(room, webhook.SubscriptionCount(room.Channel, room.Count()))
 }

@@ -45,12 +45,40 @@ const drainStep = 10 * time.Millisecond
 // Drain tells every client to connect again elsewhere, spread over at most spread so that
 // they do not all arrive at once, and waits until they are gone or ctx ends.
 func (h *Hub) Drain(ctx context.Context, spread time.Duration) {
+	clients := h.clients()
+	step := min(drainStep, spread/time.Duration(max(1, len(clients))))
+	h.sendAway(ctx, clients, step, "The server is shutting down, connect again")
+	h.waitGone(ctx)
+}
+
+// Evacuate tells every client to connect again elsewhere, rate of them each second, until
+// none is left or ctx ends. Clients that come meanwhile are sent away as well.
+func (h *Hub) Evacuate(ctx context.Context, rate int) {
+	step := time.Second / time.Duration(max(1, rate))
+	for ctx.Err() == nil && h.Connections() > 0 {
+		h.sendAway(ctx, h.clients(), step, "The server is being drained, connect again")
+		select { // those that have not answered their close frame yet are asked again
+		case <-time.After(evacuatePause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// evacuatePause is between two looks for clients that are still there.
+const evacuatePause = time.Second
+
+// clients returns everybody who is connected, in no order.
+func (h *Hub) clients() []*client {
 	var clients []*client
 	for _, r := range h.all() {
 		clients = append(clients, r.list()...)
 	}
 	rand.Shuffle(len(clients), func(i, j int) { clients[i], clients[j] = clients[j], clients[i] })
-	step := min(drainStep, spread/time.Duration(max(1, len(clients))))
+	return clients
+}
+
+// sendAway tells clients to connect again, one each step.
+func (h *Hub) sendAway(ctx context.Context, clients []*client, step time.Duration, reason string) {
 	start := time.Now()
 	for i, c := range clients {
 		if wait := time.Until(start.Add(time.Duration(i) * step)); wait > time.Millisecond {
@@ -60,9 +88,8 @@ func (h *Hub) Drain(ctx context.Context, spread time.Duration) {
 				return
 			}
 		}
-		c.fail(protocol.CodeReconnect, "The server is shutting down, connect again")
+		c.fail(protocol.CodeReconnect, reason)
 	}
-	h.waitGone(ctx)
 }
 
 // waitGone waits for the clients to answer their close frames.

@@ -40,10 +40,13 @@ type Health struct {
 // asking the engine costs it work.
 const checkInterval = time.Second
 
-// Drain takes the node out of rotation: /ready and /up answer 503 from now on.
+// Drain takes the node out of rotation: /ready and /up answer 503 until Resume.
 func (h *Health) Drain() { h.draining.Store(true) }
 
-// Draining tells whether Drain was called.
+// Resume takes the node back into the rotation.
+func (h *Health) Resume() { h.draining.Store(false) }
+
+// Draining tells whether Drain was called, and Resume not since.
 func (h *Health) Draining() bool { return h.draining.Load() }
 
 // Register adds the health endpoints to mux, below prefix.

@@ -1,8 +1,10 @@
-// Package admin is the administration API of a node: apps and dead webhooks, as JSON over
-// HTTP below PathPrefix, for whoever holds the token. Client is its other end.
+// Package admin is the administration API of a node: apps, dead webhooks and the node's
+// cluster, as JSON over HTTP below PathPrefix, for whoever holds the token. Client is its
+// other end.
 //
-// It may import apps, webhook and fabric. It must never import the hub or the transport: a
-// change reaches them through the registry.
+// It may import apps, webhook and fabric. It must never import the hub, the transport, the
+// membership or the engine: a change reaches the first two through the registry, and what
+// it shows and does of the others comes through the interface Cluster.
 package admin
 
 import (
@@ -41,12 +43,13 @@ var _ DeadLetters = (*webhook.Emitter)(nil)
 // Handler serves the API. It does not limit the rate of requests: a token has 256 bits, which
 // nobody guesses.
 type Handler struct {
-	apps   *apps.Registry
-	dead   DeadLetters
-	token  [sha256.Size]byte // of the token, so that comparing tells nothing of its length
-	closed bool              // there is no token, so nobody may enter
-	log    *slog.Logger
-	mux    *http.ServeMux
+	apps    *apps.Registry
+	dead    DeadLetters
+	cluster Cluster           // nil for a node of its own
+	token   [sha256.Size]byte // of the token, so that comparing tells nothing of its length
+	closed  bool              // there is no token, so nobody may enter
+	log     *slog.Logger
+	mux     *http.ServeMux
 }
 
 // New returns the handler for all paths below PathPrefix. Requests must carry token in an
@@ -65,6 +68,7 @@ func New(registry *apps.Registry, dead DeadLetters, token string, log *slog.Logg
 		http.MethodGet: h.showApp, http.MethodPatch: h.patchApp, http.MethodDelete: h.deleteApp,
 	})
 	h.route("apps/{id}/rotate", methods{http.MethodPost: h.rotateApp})
+	h.routeCluster()
 	h.route("webhooks/dead-letters", methods{http.MethodGet: h.listDead})
 	h.route("webhooks/dead-letters/{id}", methods{http.MethodDelete: h.discardDead})
 	h.route("webhooks/dead-letters/{id}/replay", methods{http.MethodPost: h.replayDead})

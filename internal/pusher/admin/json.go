@@ -23,9 +23,10 @@ const (
 	CodeExists           = "exists"             // 409: another app has that id or key
 	CodeConflict         = "conflict"           // 409: changed by others at the same time
 	CodeStatic           = "static"             // 409: an app of the configuration file
+	CodeNoCluster        = "no_cluster"         // 409: the node is not in a cluster
 	CodeTooLarge         = "too_large"          // 413: the body is over 1 MiB
 	CodeInternal         = "internal"           // 500: the node's log says more
-	CodeUnavailable      = "unavailable"        // 503: the store does not answer, or is full
+	CodeUnavailable      = "unavailable"        // 503: the store does not answer or is full, or the node stops
 )
 
 // problem is an answer that is not 2xx.
@@ -53,6 +54,10 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 		return problem{http.StatusConflict, CodeExists, err.Error()}
 	case errors.Is(err, apps.ErrStatic):
 		return problem{http.StatusConflict, CodeStatic, err.Error()}
+	case errors.Is(err, errNoCluster):
+		return problem{http.StatusConflict, CodeNoCluster, err.Error()}
+	case errors.Is(err, ErrStopping):
+		return problem{http.StatusServiceUnavailable, CodeUnavailable, err.Error()}
 	case errors.Is(err, apps.ErrConflict):
 		return problem{http.StatusConflict, CodeConflict, err.Error()}
 	}

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"encoding/json"
 	"strconv"
 	"unicode/utf8"
 )
@@ -40,6 +41,18 @@ func appendTail(dst []byte, userID string) []byte {
 		dst = appendString(dst, userID)
 	}
 	return append(dst, '}')
+}
+
+// EventOf returns the event's name and data of a frame text that AppendEvent made.
+func EventOf(payload []byte) (event, data string, ok bool) {
+	var m struct {
+		Event string `json:"event"`
+		Data  string `json:"data"`
+	}
+	if json.Unmarshal(payload, &m) != nil {
+		return "", "", false
+	}
+	return m.Event, m.Data, true
 }
 
 // Established is the first message of the server.

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parleyio/parley/internal/pusher/admin"
+)
+
+// newClusterCommand returns the command tree for the cluster of a running node.
+func newClusterCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Show the cluster of a running node, drain the node, configure a load balancer",
+		Long: "Show the cluster as a running node sees it, take the node out of the rotation and back,\n" +
+			"and write the configuration of a load balancer in front of all.\n\n" + adminHelp,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	remote := addAdminFlags(cmd)
+	cmd.AddCommand(
+		newClusterStatusCommand(remote),
+		newClusterMembersCommand(remote),
+		newClusterDrainCommand(remote),
+		newClusterUndrainCommand(remote),
+		newClusterLBCommand(remote),
+	)
+	return cmd
+}
+
+func newClusterStatusCommand(remote *adminFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the cluster is, as the node sees it",
+		Args:  cobra.NoArgs,
+		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			view, err := client.Cluster(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if remote.json {
+				return printJSON(cmd.OutOrStdout(), view)
+			}
+			return printCluster(cmd.OutOrStdout(), view)
+		}),
+	}
+}
+
+func newClusterMembersCommand(remote *adminFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "members",
+		Short: "List the nodes of the cluster",
+		Args:  cobra.NoArgs,
+		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			view, err := client.Cluster(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if remote.json {
+				return printJSON(cmd.OutOrStdout(), append(view.Members, view.Missing...))
+			}
+			return printMembers(cmd.OutOrStdout(), view)
+		}),
+	}
+}
+
+func newClusterDrainCommand(remote *adminFlags) *cobra.Command {
+	var rate int
+	var delay time.Duration
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "Take the node out of the rotation and send its clients to the others",
+		Long: `Take the node out of the rotation: /ready answers 503. After --delay, the time that load
+balancers need to notice, it takes no new clients and tells those that it has to connect again
+(4200), --rate of them each second. The HTTP API goes on working. The command returns at once;
+"parley cluster members" shows how many clients are left. "parley cluster undrain" and a restart
+take the node back.`,
+		Args: cobra.NoArgs,
+		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			if rate < 1 {
+				return fmt.Errorf("--rate is %d and must be at least 1", rate)
+			}
+			if delay < 0 && cmd.Flags().Changed("delay") {
+				return fmt.Errorf("--delay is %v and cannot be negative", delay)
+			}
+			if err := client.Drain(cmd.Context(), rate, delay); err != nil {
+				return err
+			}
+			return remote.printDone(cmd.OutOrStdout(), "draining", client.Server)
+		}),
+	}
+	cmd.Flags().IntVar(&rate, "rate", admin.DefaultDrainRate, "clients that are sent away each second")
+	cmd.Flags().DurationVar(&delay, "delay", admin.NoDelay,
+		"how long the node serves on before that (default shutdown.delay, or 5s where that is 0)")
+	cmd.Flags().Lookup("delay").DefValue = "0s" // not printed; the text tells it
+	return cmd
+}
+
+func newClusterUndrainCommand(remote *adminFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "undrain",
+		Short: "Take the node back into the rotation",
+		Args:  cobra.NoArgs,
+		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
+			if err := client.Undrain(cmd.Context()); err != nil {
+				return err
+			}
+			return remote.printDone(cmd.OutOrStdout(), "in the rotation:", client.Server)
+		}),
+	}
+}
+
+// printCluster prints the summary and the members.
+func printCluster(out io.Writer, view admin.ClusterView) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, value string) {
+		_, _ = fmt.Fprintf(table, "%s\t%s\n", name, printable(value)) // Flush reports its error
+	}
+	row("cluster", fmt.Sprintf("%s (%s)", view.Domain, view.ID))
+	row("asked", fmt.Sprintf("%s, view %d", nodeName(view, view.Self), view.Epoch))
+	row("nodes", describeNodes(view))
+	row("replicas", strconv.Itoa(view.Replicas))
+	row("engine", describeEngine(view))
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(out); err != nil {
+		return err
+	}
+	return printMembers(out, view)
+}
+
+func printMembers(out io.Writer, view admin.ClusterView) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "NAME\tSTATE\tCLIENTS\tADDRESS\tROLES\tSUB-DOMAIN\tVERSION\tID") // Flush reports its error
+	row := func(m admin.ClusterMember, state, clients string) {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(m.Name), state, clients,
+			printable(m.Addresses["channels"]), printable(strings.Join(m.Roles, ",")),
+			printable(orDash(m.SubDomain)), printable(orDash(m.Version)), m.ID)
+	}
+	byName := func(a, b admin.ClusterMember) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	}
+	for _, m := range slices.SortedFunc(slices.Values(view.Members), byName) {
+		row(m, m.State, strconv.Itoa(m.Connections))
+	}
+	for _, m := range slices.SortedFunc(slices.Values(view.Missing), byName) {
+		row(m, "missing", "-")
+	}
+	return table.Flush()
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// nodeName returns the name of a node, or its id where the view does not know it.
+func nodeName(view admin.ClusterView, id string) string {
+	for _, m := range slices.Concat(view.Members, view.Missing) {
+		if m.ID == id {
+			return m.Name
+		}
+	}
+	return id
+}
+
+// describeNodes counts the nodes by state.
+func describeNodes(view admin.ClusterView) string {
+	count := map[string]int{"missing": len(view.Missing)}
+	for _, m := range view.Members {
+		count[m.State]++
+	}
+	parts := []string{}
+	for _, state := range []string{"ready", "starting", "draining", "missing"} {
+		if count[state] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", count[state], state))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// describeEngine says whether the cluster can store, and what is wrong.
+func describeEngine(view admin.ClusterView) string {
+	engine := view.Engine
+	parts := []string{"healthy"}
+	if !engine.Healthy {
+		parts[0] = "not healthy: " + engine.Error
+	}
+	if !engine.Store {
+		return parts[0] + ", no store on this node"
+	}
+	leader := "no leader"
+	if engine.Leader != "" {
+		leader = "led by " + nodeName(view, engine.Leader)
+	}
+	parts = append(parts, leader, fmt.Sprintf("%d with a store", engine.Size))
+	for _, peer := range engine.Peers {
+		if peer.Offline {
+			parts = append(parts, nodeName(view, peer.ID)+" offline")
+		}
+	}
+	if len(engine.Lagging) > 0 {
+		parts = append(parts, fmt.Sprintf("%d streams behind", len(engine.Lagging)))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/parleyio/parley/internal/pusher/admin"
+)
+
+// twoOfThree is a cluster that has lost a node.
+type twoOfThree struct{ asked []string }
+
+func (c *twoOfThree) ClusterView() admin.ClusterView {
+	member := func(id, name, address, state string) admin.ClusterMember {
+		return admin.ClusterMember{ID: id, Name: name, State: state, Roles: []string{"gateway", "store"},
+			Addresses: map[string]string{"channels": address}}
+	}
+	store := member("d", "storage\x1b[2J", "10.0.0.8:6001", "ready")
+	store.Roles = []string{"store"}
+	return admin.ClusterView{
+		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Replicas: 3,
+		Members: []admin.ClusterMember{
+			member("b", "node2", "10.0.0.6:6001", "draining"), member("a", "node1", "10.0.0.5:6001", "ready"), store,
+		},
+		Missing: []admin.ClusterMember{member("c", "node3", "10.0.0.7:6001", "")},
+		Engine: admin.EngineView{Error: "slow", Store: true, Leader: "b", Size: 3,
+			Peers: []admin.EnginePeer{{ID: "c", Offline: true}}, Lagging: map[string]uint64{"KV_apps": 4}},
+	}
+}
+
+func (c *twoOfThree) Drain(rate int, delay time.Duration) error {
+	c.asked = append(c.asked, "drain", delay.String())
+	return nil
+}
+
+func (c *twoOfThree) Undrain() error {
+	c.asked = append(c.asked, "undrain")
+	return nil
+}
+
+func TestClusterCommands(t *testing.T) {
+	cluster := &twoOfThree{}
+	server := httptest.NewServer(admin.New(nil, nil, testToken, slog.New(slog.DiscardHandler)).WithCluster(cluster))
+	t.Cleanup(server.Close)
+	tests := []struct {
+		args    string
+		with    []string
+		without []string
+		fails   string
+	}{
+		{"status", []string{"parley (c1)", "node1, view 5", "2 ready", "1 draining", "1 missing", "not healthy: slow",
+			"led by node2", "node3 offline", "1 streams behind"}, []string{"\x1b"}, ""},
+		{"members", []string{"NAME", "node1", "node3", "missing", "10.0.0.7:6001"}, []string{"\x1b", "view 5"}, ""},
+		{"members --json", []string{`"id": "c"`, `"state": "draining"`}, nil, ""},
+		{"drain", []string{"draining " + server.URL}, nil, ""},
+		{"drain --rate 5 --delay 2s", []string{"draining"}, nil, ""},
+		{"undrain", []string{"in the rotation: " + server.URL}, nil, ""},
+		{"drain --rate 0", nil, nil, "--rate is 0"},
+		{"drain --delay -1ns", nil, nil, "--delay is -1ns"},
+		{"lb", nil, nil, "--format"},
+		{"lb --format apache", nil, nil, "apache"},
+		{"lb --format nginx --cert a.pem", nil, nil, "key"},
+		{"lb --format haproxy", []string{"server node1 10.0.0.5:6001 check", "server node3 10.0.0.7:6001 check"}, []string{"10.0.0.8", "crt"}, ""},
+		{"lb --format nginx", []string{"10.0.0.6:6001 max_fails=1 fail_timeout=5s down"}, []string{"10.0.0.8", "443"}, ""},
+	}
+	for _, test := range tests {
+		cmd := newClusterCommand()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		cmd.SetArgs(append(strings.Fields(test.args), "--server", server.URL, "--token", testToken))
+		err := cmd.ExecuteContext(t.Context())
+		if (err != nil) != (test.fails != "") || err != nil && !strings.Contains(err.Error(), test.fails) {
+			t.Errorf("%s: %v", test.args, err)
+		}
+		for _, part := range test.with {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s: no %q in\n%s", test.args, part, &out)
+			}
+		}
+		for _, part := range test.without {
+			if strings.Contains(out.String(), part) {
+				t.Errorf("%s: there is %q in\n%s", test.args, part, &out)
+			}
+		}
+	}
+	if got, want := strings.Join(cluster.asked, " "), "drain -1ns drain 2s undrain"; got != want {
+		t.Errorf("the node was asked to %s, want %s", got, want)
+	}
+}

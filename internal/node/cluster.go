@@ -1,0 +1,310 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyio/parley/internal/cluster"
+	"github.com/parleyio/parley/internal/directory"
+	"github.com/parleyio/parley/internal/engine"
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/pusher"
+)
+
+// clustered is what a node of a cluster has beside its other parts.
+type clustered struct {
+	options    cluster.Options
+	decision   cluster.Decision
+	membership *cluster.Membership
+	directory  *directory.Directory
+	cache      fabric.Cache
+	// started is set when membership exists; the engine tells of peers before that.
+	started atomic.Pointer[cluster.Membership]
+	begun   time.Time
+	peers   []string // connected engines, by the ids of their nodes; used by peersChanged only
+}
+
+// Timing of the directory.
+const (
+	directoryBatch  = 20 * time.Millisecond
+	directoryDigest = time.Second
+)
+
+// cacheBytes bounds the shared cache of cache channels.
+const cacheBytes = 64 << 20
+
+// discover finds the other nodes and returns the engine's part of it.
+func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
+	c := n.config.Cluster
+	tlsConfig, engineTLS, err := clusterTLS(c.CertFile, c.KeyFile, c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(n.config.Node.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the data directory: %w", err)
+	}
+	k := &clustered{begun: time.Now(), options: cluster.Options{
+		DataDir:            n.config.Node.DataDir,
+		Secret:             c.Secret,
+		Domain:             c.Domain,
+		Seeds:              c.Seeds,
+		BootstrapExpect:    c.BootstrapExpect,
+		BindHost:           c.BindHost,
+		BindPort:           n.config.Port(c.BindPort),
+		AdvertiseHost:      c.AdvertiseHost,
+		AdvertisePort:      c.AdvertisePort,
+		AdvertiseRoutePort: c.AdvertiseRoutePort,
+		TLS:                tlsConfig,
+		Name:               n.config.Node.Name,
+		Roles:              n.config.Node.Roles,
+		SubDomain:          n.config.Node.SubDomain,
+		Addresses: map[string]string{
+			"channels": n.Address("channels"),
+			"metrics":  n.Address("metrics"),
+		},
+		Version:           Version(),
+		HeartbeatInterval: c.HeartbeatInterval,
+		NodeTimeout:       c.NodeTimeout,
+		CleanupInterval:   c.CleanupInterval,
+		Logger:            n.log.With("part", "cluster"),
+		Dropped:           n.metrics.Drop,
+	}}
+	if k.decision, err = cluster.Discover(ctx, k.options); err != nil {
+		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	n.cluster = k
+	k.decision.Hello.ReleaseRoutePort()
+	return &engine.Cluster{
+		Name:         c.Domain,
+		Host:         c.BindHost,
+		Port:         k.decision.Hello.RoutePort(),
+		Advertise:    k.decision.Self.Addresses[cluster.AddressRoute],
+		Routes:       k.decision.Routes(),
+		Secret:       c.Secret,
+		TLS:          engineTLS,
+		NoStore:      !k.decision.Self.HasRole(cluster.RoleStore),
+		PeersChanged: k.peersChanged,
+	}, nil
+}
+
+// clusterTLS loads the certificates for mutual TLS between nodes; all empty for none.
+func clusterTLS(cert, key, ca string) (*tls.Config, *engine.TLSOptions, error) {
+	if cert == "" && key == "" && ca == "" {
+		return nil, nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the node's certificate (options cluster.cert_file, cluster.key_file): %w", err)
+	}
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the nodes' authority (option cluster.ca_file): %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, nil, fmt.Errorf("load the nodes' authority %s (option cluster.ca_file): no certificate in it", ca)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, MinVersion: tls.VersionTLS13}
+	return config, &engine.TLSOptions{CertFile: cert, KeyFile: key, CAFile: ca}, nil
+}
+
+// peersChanged hears from the engine which others it is connected to. A lost one is the
+// first sign of a dead process.
+func (k *clustered) peersChanged(peers []string) {
+	lost := slices.DeleteFunc(k.peers, func(id string) bool { return slices.Contains(peers, id) })
+	if m := k.started.Load(); m != nil {
+		for _, id := range lost {
+			m.PeerLost(id)
+		}
+	}
+	k.peers = peers
+}
+
+// replicas returns how many copies of the stored data the cluster keeps: as many as let it
+// survive the loss of every second node.
+func (k *clustered) replicas() int {
+	stores := 0
+	for _, m := range k.decision.Members {
+		if m.HasRole(cluster.RoleStore) {
+			stores++
+		}
+	}
+	switch {
+	case stores >= 5:
+		return 5
+	case stores >= 3:
+		return 3
+	}
+	return 1
+}
+
+// foundingHead is how much earlier the first node of a new cluster creates what is stored
+// than the others: the engine leaves requests unanswered that create the same at once.
+const foundingHead = 1500 * time.Millisecond
+
+// yieldToFounder lets the first node of a new cluster go ahead.
+func (k *clustered) yieldToFounder(ctx context.Context) {
+	stores := slices.DeleteFunc(slices.Clone(k.decision.Members),
+		func(m cluster.Member) bool { return !m.HasRole(cluster.RoleStore) })
+	if k.decision.Kind != cluster.Form || len(stores) == 0 || stores[0].ID == k.decision.Self.ID {
+		return
+	}
+	select {
+	case <-time.After(foundingHead):
+	case <-ctx.Done():
+	}
+}
+
+// startMembership begins to hear of the other nodes and to tell them of this one.
+func (n *Node) startMembership(ctx context.Context) error {
+	k := n.cluster
+	signal, err := n.fabric.Signal(ctx, "cluster")
+	if err != nil {
+		return fmt.Errorf("open the cluster's signal: %w", err)
+	}
+	if k.membership, err = cluster.Start(k.options, k.decision, signal); err != nil {
+		return err
+	}
+	k.started.Store(k.membership)
+	k.yieldToFounder(ctx)
+	k.cache, err = patiently(ctx, n.log, "the shared cache", func(ctx context.Context) (fabric.Cache, error) {
+		return n.fabric.Cache(ctx, fabric.CacheConfig{Name: "channels", MaxBytes: cacheBytes})
+	})
+	return err
+}
+
+// joinHub connects the hub with those of the other nodes.
+func (n *Node) joinHub(ctx, background context.Context) error {
+	k := n.cluster
+	rows, err := n.fabric.Signal(ctx, "directory")
+	if err != nil {
+		return fmt.Errorf("open the directory's signal: %w", err)
+	}
+	self := k.decision.Self
+	k.directory, err = directory.New(directory.Options{
+		Node:           self.ID,
+		Incarnation:    uint64(time.Now().UnixNano()),
+		Signal:         rows,
+		BatchInterval:  directoryBatch,
+		DigestInterval: directoryDigest,
+		Changed:        func(changes []directory.Change) { n.hub.Changed(changes) },
+		Dropped:        n.metrics.Drop,
+		Logger:         n.log.With("part", "directory"),
+	})
+	if err != nil {
+		return fmt.Errorf("open the directory: %w", err)
+	}
+	events, err := n.fabric.Signal(ctx, "channels")
+	if err != nil {
+		return fmt.Errorf("open the channels' signal: %w", err)
+	}
+	err = n.hub.Join(pusher.Cluster{
+		Signal: events,
+		Set:    k.directory.Set,
+		Owns:   k.owns,
+		Cache:  k.cache,
+		App:    n.apps.ByID,
+	})
+	if err != nil {
+		return err
+	}
+	n.goes("directory", func() error { return k.directory.Run(background) })
+	n.goes("membership", func() error { return n.followViews(background) })
+	n.goes("load", func() error { return n.tellLoad(background) })
+	return nil
+}
+
+// A node that starts takes clients when it knows what the others have, at the latest after
+// knowTimeout: until then its presence lists would be short.
+const (
+	knowTimeout = 5 * time.Second
+	knowPause   = 20 * time.Millisecond
+)
+
+// awaitKnowledge waits until the directory has the rows of every other ready node.
+func (k *clustered) awaitKnowledge(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, knowTimeout)
+	defer cancel()
+	ticker := time.NewTicker(knowPause)
+	defer ticker.Stop()
+	for {
+		view := k.membership.View()
+		known := !slices.ContainsFunc(view.Members, func(m cluster.Member) bool {
+			return m.ID != view.Self && m.State == cluster.StateReady && !k.directory.Knows(m.ID)
+		})
+		if known && (len(view.Members) > 1 || k.decision.Kind == cluster.Form) {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// owns tells whether this node is the one that acts for a key: the first ready one in
+// rendezvous order.
+func (k *clustered) owns(key string) bool {
+	view := k.membership.View()
+	founding := k.decision.Kind != cluster.Join && time.Since(k.begun) < foundingTime
+	owner, found := view.Owner(key, func(m cluster.Member) bool {
+		return m.State == cluster.StateReady || founding && m.State != cluster.StateDraining
+	})
+	return found && owner.ID == view.Self
+}
+
+// foundingTime is how long the founders of a cluster count each other as ready: they become
+// so at about the same moment, and hear of it a heartbeat later.
+const foundingTime = 10 * time.Second
+
+// followViews drops from the directory what nodes that are gone had there.
+func (n *Node) followViews(ctx context.Context) error {
+	views := n.cluster.membership.Subscribe()
+	for {
+		change, err := views.Next(ctx)
+		if errors.Is(err, cluster.ErrStopped) || ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range change.Left {
+			n.log.Info("node is gone", "part", "cluster", "node", m.Name, "id", m.ID)
+			n.cluster.directory.NodeGone(m.ID)
+		}
+		for _, m := range change.Joined {
+			if m.ID != change.View.Self {
+				n.log.Info("node is there", "part", "cluster", "node", m.Name, "id", m.ID)
+			}
+		}
+	}
+}
+
+// ready tells the others that this node takes its part.
+func (k *clustered) ready() { k.membership.SetState(cluster.StateReady) }
+
+// leave tells the others that this node goes.
+func (k *clustered) leave(ctx context.Context) error {
+	if k.membership == nil {
+		return nil
+	}
+	if err := k.membership.Leave(ctx); err != nil {
+		return fmt.Errorf("leave the cluster: %w", err)
+	}
+	return nil
+}
+
+func (k *clustered) stop() {
+	if k.membership != nil {
+		k.membership.Stop()
+	}
+	k.decision.Hello.Close()
+}

@@ -1,0 +1,182 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Cluster is what the API shows and does of the cluster that the node is one of; the
+// composition root has it.
+type Cluster interface {
+	// ClusterView returns what the node knows now, without asking others.
+	ClusterView() ClusterView
+	// Drain takes the node out of the rotation, waits delay for load balancers to notice,
+	// and sends its clients away, rate of them each second. It returns at once.
+	// Repeating it goes on with the new pace. Errors: ErrStopping.
+	Drain(rate int, delay time.Duration) error
+	// Undrain takes the node back into the rotation. Errors: ErrStopping.
+	Undrain() error
+}
+
+// ErrStopping says that a node cannot be drained or undrained, because it stops.
+var ErrStopping = errors.New("the node is stopping")
+
+// errNoCluster is the answer of a node of its own.
+var errNoCluster = errors.New("this node is not in a cluster: cluster.seeds and cluster.bootstrap_expect are not set")
+
+// Pace of a drain that names none, and its bounds.
+const (
+	DefaultDrainRate = 100     // clients each second
+	MaxDrainRate     = 1000000 // clients each second
+	maxDrainDelay    = 10 * time.Minute
+)
+
+// ClusterView is the answer to GET cluster.
+type ClusterView struct {
+	Domain   string          `json:"domain"`
+	ID       string          `json:"id"`       // of the cluster
+	Epoch    uint64          `json:"epoch"`    // of the asked node's view; those of two nodes have nothing to do with each other
+	Self     string          `json:"self"`     // id of the node that was asked
+	Replicas int             `json:"replicas"` // copies of what is stored
+	Members  []ClusterMember `json:"members"`  // alive, sorted by id
+	Missing  []ClusterMember `json:"missing"`  // of the cluster, and not alive as the node sees it
+	Engine   EngineView      `json:"engine"`
+}
+
+// ClusterMember is one node.
+type ClusterMember struct {
+	ID        string            `json:"id"`
+	Name      string            `json:"name"`
+	Roles     []string          `json:"roles"`
+	SubDomain string            `json:"sub_domain,omitempty"`
+	State     string            `json:"state"` // starting, ready, draining; empty if not alive
+	Version   string            `json:"version,omitempty"`
+	Addresses map[string]string `json:"addresses"` // host:port by kind: channels, metrics, hello, route
+	// Connections are the clients that it serves, as last heard.
+	Connections int `json:"connections"`
+}
+
+// EngineView is the state of the engine as the asked node sees it.
+type EngineView struct {
+	Healthy bool   `json:"healthy"`
+	Error   string `json:"error,omitempty"` // why it is not healthy
+	// Store tells whether the node has a store; without one it knows none of the rest.
+	Store      bool              `json:"store"`
+	Leader     string            `json:"leader"` // id of the node that leads the metadata, empty for none
+	Quorum     bool              `json:"quorum"`
+	Size       int               `json:"size"`  // nodes with a store that the cluster counts
+	Peers      []EnginePeer      `json:"peers"` // other nodes with a store; the leader knows best
+	Leaderless []string          `json:"leaderless"`
+	Lagging    map[string]uint64 `json:"lagging"` // operations behind, by stream
+}
+
+// EnginePeer is another node with a store.
+type EnginePeer struct {
+	ID       string `json:"id"`
+	Current  bool   `json:"current"`
+	Offline  bool   `json:"offline"`
+	Lag      uint64 `json:"lag"` // operations behind
+	ActiveMS int64  `json:"active_ms"`
+}
+
+// DrainRequest is the body of POST cluster/drain, which may be empty.
+type DrainRequest struct {
+	Rate int `json:"rate"` // clients each second, 0 for DefaultDrainRate
+	// DelayMS is how long the node serves on after it has left the rotation; without it
+	// shutdown.delay, or five seconds where that is 0.
+	DelayMS *int64 `json:"delay_ms,omitempty"`
+}
+
+// NoDelay is the delay of a drain that leaves the choice to the node.
+const NoDelay = time.Duration(-1)
+
+// WithCluster adds the endpoints that show and drain the node of a cluster. Without it they
+// answer 409 with CodeNoCluster.
+func (h *Handler) WithCluster(c Cluster) *Handler {
+	h.cluster = c
+	return h
+}
+
+func (h *Handler) routeCluster() {
+	h.route("cluster", methods{http.MethodGet: h.showCluster})
+	h.route("cluster/drain", methods{http.MethodPost: h.drain})
+	h.route("cluster/undrain", methods{http.MethodPost: h.undrain})
+}
+
+// showCluster answers GET cluster.
+func (h *Handler) showCluster(*http.Request) (int, any, error) {
+	if h.cluster == nil {
+		return 0, nil, errNoCluster
+	}
+	return http.StatusOK, h.cluster.ClusterView(), nil
+}
+
+// drain answers POST cluster/drain with 202: the clients go over time.
+func (h *Handler) drain(r *http.Request) (int, any, error) {
+	if h.cluster == nil {
+		return 0, nil, errNoCluster
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	var request DrainRequest
+	if len(body) > 0 {
+		if err := decodeStrictly(body, &request); err != nil {
+			return 0, nil, err
+		}
+	}
+	delay := NoDelay
+	if request.DelayMS != nil {
+		if *request.DelayMS < 0 || *request.DelayMS > maxDrainDelay.Milliseconds() {
+			return 0, nil, fmt.Errorf("%w: delay_ms must be 0 to %d", errInvalidRequest, maxDrainDelay.Milliseconds())
+		}
+		delay = time.Duration(*request.DelayMS) * time.Millisecond
+	}
+	if request.Rate < 0 || request.Rate > MaxDrainRate {
+		return 0, nil, fmt.Errorf("%w: rate must be 1 to %d clients each second", errInvalidRequest, MaxDrainRate)
+	}
+	if request.Rate == 0 {
+		request.Rate = DefaultDrainRate
+	}
+	if err := h.cluster.Drain(request.Rate, delay); err != nil {
+		return 0, nil, err
+	}
+	return http.StatusAccepted, nil, nil
+}
+
+// undrain answers POST cluster/undrain.
+func (h *Handler) undrain(*http.Request) (int, any, error) {
+	if h.cluster == nil {
+		return 0, nil, errNoCluster
+	}
+	if err := h.cluster.Undrain(); err != nil {
+		return 0, nil, err
+	}
+	return http.StatusNoContent, nil, nil
+}
+
+// Cluster returns what the node knows of its cluster.
+func (c *Client) Cluster(ctx context.Context) (ClusterView, error) {
+	var view ClusterView
+	return view, c.call(ctx, http.MethodGet, "cluster", nil, &view)
+}
+
+// Drain takes the node out of the rotation and has it send its clients away, rate of them
+// each second (0 for DefaultDrainRate), after delay (NoDelay for the node's own choice).
+func (c *Client) Drain(ctx context.Context, rate int, delay time.Duration) error {
+	request := DrainRequest{Rate: rate}
+	if delay != NoDelay {
+		ms := delay.Milliseconds()
+		request.DelayMS = &ms
+	}
+	return c.call(ctx, http.MethodPost, "cluster/drain", request, nil)
+}
+
+// Undrain takes the node back into the rotation.
+func (c *Client) Undrain(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "cluster/undrain", nil, nil)
+}

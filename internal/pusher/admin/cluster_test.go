@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// oneCluster is a node's cluster that remembers what was asked of it.
+type oneCluster struct {
+	rate  int
+	delay time.Duration
+	back  int
+	err   error
+}
+
+func (c *oneCluster) ClusterView() ClusterView {
+	return ClusterView{
+		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Replicas: 3,
+		Members: []ClusterMember{{ID: "a", Name: "node1", State: "ready", Connections: 7,
+			Addresses: map[string]string{"channels": "10.0.0.5:6001"}}},
+		Missing: []ClusterMember{{ID: "b", Name: "node2"}},
+		Engine:  EngineView{Healthy: true, Peers: []EnginePeer{{ID: "b", Offline: true}}},
+	}
+}
+
+func (c *oneCluster) Drain(rate int, delay time.Duration) error {
+	c.rate, c.delay = rate, delay
+	return c.err
+}
+
+func (c *oneCluster) Undrain() error {
+	c.back++
+	return c.err
+}
+
+func clusterClient(t *testing.T, c Cluster) *Client {
+	t.Helper()
+	handler := New(nil, nil, token, slog.New(slog.DiscardHandler))
+	if c != nil {
+		handler.WithCluster(c)
+	}
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return &Client{Server: server.URL, Token: token}
+}
+
+func TestCluster(t *testing.T) {
+	node := &oneCluster{}
+	client := clusterClient(t, node)
+	view, err := client.Cluster(t.Context())
+	if want := node.ClusterView(); err != nil || !reflect.DeepEqual(view, want) {
+		t.Errorf("got %+v, %v", view, err)
+	}
+	for _, test := range []struct {
+		rate      int
+		delay     time.Duration
+		wantRate  int
+		wantDelay time.Duration
+	}{
+		{0, NoDelay, DefaultDrainRate, NoDelay},
+		{20, 0, 20, 0},
+		{1, 1500 * time.Millisecond, 1, 1500 * time.Millisecond},
+	} {
+		if err := client.Drain(t.Context(), test.rate, test.delay); err != nil ||
+			node.rate != test.wantRate || node.delay != test.wantDelay {
+			t.Errorf("%+v: got %d, %v, %v", test, node.rate, node.delay, err)
+		}
+	}
+	if err := client.Undrain(t.Context()); err != nil || node.back != 1 {
+		t.Errorf("undrain: %d, %v", node.back, err)
+	}
+}
+
+func TestClusterRefusals(t *testing.T) {
+	node := &oneCluster{}
+	in, alone := clusterClient(t, node), clusterClient(t, nil)
+	stopping := clusterClient(t, &oneCluster{err: ErrStopping})
+	_, errAlone := alone.Cluster(t.Context())
+	tests := []struct {
+		name string
+		err  error
+		code string
+		text string
+	}{
+		{"rate", in.Drain(t.Context(), -1, 0), CodeInvalid, "rate"},
+		{"high rate", in.Drain(t.Context(), MaxDrainRate+1, 0), CodeInvalid, "rate"},
+		{"delay", in.Drain(t.Context(), 1, -time.Second), CodeInvalid, "delay_ms"},
+		{"long delay", in.Drain(t.Context(), 1, time.Hour), CodeInvalid, "delay_ms"},
+		{"unknown field", in.call(t.Context(), "POST", "cluster/drain", map[string]int{"pace": 1}, nil), CodeInvalid, "pace"},
+		{"method", in.call(t.Context(), "GET", "cluster/drain", nil, nil), CodeMethodNotAllowed, "GET"},
+		{"show alone", errAlone, CodeNoCluster, "not in a cluster"},
+		{"drain alone", alone.Drain(t.Context(), 1, 0), CodeNoCluster, "not in a cluster"},
+		{"undrain alone", alone.Undrain(t.Context()), CodeNoCluster, "not in a cluster"},
+		{"drain while stopping", stopping.Drain(t.Context(), 1, 0), CodeUnavailable, "stopping"},
+		{"undrain while stopping", stopping.Undrain(t.Context()), CodeUnavailable, "stopping"},
+	}
+	for _, test := range tests {
+		var failure *Failure
+		if !errors.As(test.err, &failure) || failure.Code != test.code || !strings.Contains(failure.Text, test.text) {
+			t.Errorf("%s: got %v", test.name, test.err)
+		}
+	}
+	if node.rate != 0 {
+		t.Error("a refused drain reaches the node")
+	}
+}

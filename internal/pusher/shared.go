@@ -1,0 +1,177 @@
+package pusher
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/internal/pusher/webhook"
+)
+
+// The last events of cache channels are in a cache that all nodes share, and in the hub's own
+// for channels that have subscribers here. The first subscriber on a node has the event looked
+// up there; from then on the channel is followed, and the hub's own memory of it is fresh.
+
+// look is a look into the shared cache that is under way. It is guarded by its room's lock.
+type look struct {
+	clients []*client // who waits for the result
+}
+
+// remove takes out a client that has left. There may be no look.
+func (l *look) remove(c *client) {
+	if l != nil {
+		l.clients = slices.DeleteFunc(l.clients, func(waiting *client) bool { return waiting == c })
+	}
+}
+
+// cached notes that the channel's last event is in the hub's cache and went to every
+// subscriber: what a look finds now is older. The room is locked.
+func (r *room) cached() {
+	r.fresh, r.look = r.interest != nil, nil
+}
+
+// cacheTimeout bounds a look into the shared cache.
+const cacheTimeout = 2 * time.Second
+
+// cacheKey is the key of a channel in the shared cache.
+func (r *realm) cacheKey(channel string) string {
+	if key := r.id + "\x00" + channel; len(key) <= fabric.MaxKeySize {
+		return key
+	}
+	sum := sha256.Sum256([]byte(channel))
+	return r.id + "\x00\x00" + hex.EncodeToString(sum[:])
+}
+
+// expirySize is the size in bytes of what is before an event's frame text in the shared
+// cache: when it expires, in milliseconds of Unix time.
+const expirySize = 8
+
+// missMark is in the shared cache after a miss was reported.
+var missMark = make([]byte, expirySize)
+
+// shareCached puts a channel's last event into the shared cache.
+func (r *realm) shareCached(channel string, payload []byte) {
+	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
+	defer cancel()
+	o := r.hub.options
+	value := binary.BigEndian.AppendUint64(make([]byte, 0, expirySize+len(payload)),
+		uint64(o.Now().Add(o.CacheTTL).UnixMilli()))
+	err := r.hub.cluster.Cache.Set(ctx, r.cacheKey(channel), append(value, payload...), o.CacheTTL)
+	if err != nil {
+		r.hub.metrics.rejected("cache_failed")
+		o.Logger.Warn("event of a cache channel not cached", "app_id", r.id, "error", err)
+	}
+}
+
+// lookCached returns a channel's last event from the shared cache, without payload when it
+// was marked as missing, or fabric.ErrNotFound.
+func (r *realm) lookCached(channel string) (cachedEvent, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
+	defer cancel()
+	value, err := r.hub.cluster.Cache.Get(ctx, r.cacheKey(channel))
+	if err != nil {
+		if !errors.Is(err, fabric.ErrNotFound) {
+			r.hub.metrics.rejected("cache_failed")
+		}
+		return cachedEvent{}, err
+	}
+	now := r.hub.options.Now()
+	event := cachedEvent{expires: now.Add(r.hub.options.CacheTTL)}
+	if len(value) <= expirySize {
+		return event, nil
+	}
+	// The clock of the node that wrote it may be another.
+	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(value)))
+	if expires.Before(event.expires) {
+		event.expires = expires
+	}
+	if event.expires.Before(now) {
+		event.expires = now.Add(time.Second)
+	}
+	var ok bool
+	if _, event.data, ok = protocol.EventOf(value[expirySize:]); ok {
+		event.payload = value[expirySize:]
+	}
+	return event, nil
+}
+
+// reportMiss marks a channel as missing and tells whether this node was the first to do so.
+func (r *realm) reportMiss(channel string) (first bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
+	defer cancel()
+	return r.hub.cluster.Cache.CompareAndSwap(ctx, r.cacheKey(channel), nil, missMark, r.hub.options.CacheTTL) == nil
+}
+
+// fetchCached looks up a channel's last event in the shared cache, beside the event loop,
+// and gives it to those who subscribe until then, unless a live event is earlier. The room
+// is locked.
+func (r *realm) fetchCached(c *client, room *room) {
+	if room.look != nil {
+		room.look.clients = append(room.look.clients, c)
+		return
+	}
+	l := &look{clients: []*client{c}}
+	if !r.hub.beside(func() { r.fetch(room, l) }) {
+		r.hub.metrics.rejected("cache_busy") // they have no cached event until the next one
+		return
+	}
+	room.look = l
+}
+
+// fetch is what fetchCached does beside the event loop.
+func (r *realm) fetch(room *room, l *look) {
+	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
+	defer cancel()
+	// What is published after the look must reach this node.
+	_ = r.hub.cluster.Signal.Flush(ctx) // without a bus there is nothing to miss
+	event, err := r.lookCached(room.Channel)
+	first := errors.Is(err, fabric.ErrNotFound) && r.reportMiss(room.Channel)
+	known := err == nil || errors.Is(err, fabric.ErrNotFound)
+	room.mu.Lock()
+	defer room.mu.Unlock()
+	if room.look != l {
+		return // a live event came, or everybody left
+	}
+	room.look = nil
+	if known {
+		if event.expires.IsZero() {
+			event.expires = r.hub.options.Now().Add(r.hub.options.CacheTTL)
+		}
+		r.cache.add(room.Channel, event)
+		room.fresh = room.interest != nil
+	} else {
+		event.payload, _ = r.cache.read(room.Channel) // better than nothing
+	}
+	if event.payload == nil {
+		event.payload = protocol.CacheMiss(room.Channel)
+	}
+	for _, c := range l.clients {
+		c.reply(event.payload)
+	}
+	if first {
+		r.emit(room, webhook.CacheMiss(room.Channel))
+	}
+}
+
+// maxLooks bounds the looks that run beside the event loops.
+const maxLooks = 256
+
+// beside runs f beside the event loop, unless too many run.
+func (h *Hub) beside(f func()) bool {
+	select {
+	case h.looks <- struct{}{}:
+	default:
+		return false
+	}
+	go func() {
+		defer func() { <-h.looks }()
+		f()
+	}()
+	return true
+}

@@ -1,0 +1,119 @@
+package pusher
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/parleyio/parley/internal/pusher/protocol"
+)
+
+func TestCachedEventsOutliveTheirNode(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		const channel = "cache-x"
+		a.publish(channel, "1")
+		a.publish(channel, "2")
+		succeeded := string(protocol.SubscriptionSucceeded(channel))
+		first := c.connect().subscribe(channel)
+		expect(t, "first", first, succeeded, event(channel, "2"))
+		expect(t, "second", c.connect().subscribe(channel), succeeded, event(channel, "2"))
+		if got := c.cache.gets.Load(); got != 1 {
+			t.Errorf("%d looks for two subscribers", got)
+		}
+		hs.settle()
+		hs.kill(a)
+		expect(t, "third", b.connect().subscribe(channel), succeeded, event(channel, "2"))
+		b.publish(channel, "3")
+		synctest.Wait()
+		expect(t, "fourth", c.connect().subscribe(channel), succeeded, event(channel, "3"))
+		expectWebhooks(t, hs, `{"name":"channel_occupied","channel":"cache-x"}`)
+		time.Sleep(2 * time.Minute)
+		expect(t, "late", b.connect().subscribe(channel), succeeded, string(protocol.CacheMiss(channel)))
+	})
+}
+
+// What a node remembers of a channel that nobody followed there may be old.
+func TestMemoryIsNotTrustedAfterAPause(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		const channel = "cache-x"
+		c.publish(channel, "old")
+		e := c.connect().subscribe(channel)
+		synctest.Wait()
+		e.unsubscribe(channel)
+		a.publish(channel, "new")
+		c.cache.gate = make(chan struct{})
+		succeeded := string(protocol.SubscriptionSucceeded(channel))
+		first, second := c.connect().subscribe(channel), c.connect().subscribe(channel)
+		gone := c.connect().subscribe(channel)
+		gone.unsubscribe(channel)
+		expect(t, "first", first, succeeded)
+		close(c.cache.gate)
+		expect(t, "first", first, event(channel, "new"))
+		expect(t, "second", second, succeeded, event(channel, "new"))
+		expect(t, "gone", gone, succeeded)
+	})
+}
+
+func TestLiveEventBeatsASlowLook(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		const channel = "private-cache-x"
+		a.publish(channel, "old")
+		c.cache.gate = make(chan struct{})
+		succeeded := string(protocol.SubscriptionSucceeded(channel))
+		e := c.connect().subscribe(channel)
+		sender := a.connect().subscribe(channel)
+		synctest.Wait()
+		sender.client.message([]byte(`{"event":"client-hi","channel":"private-cache-x","data":"x"}`))
+		a.publish(channel, "new")
+		expect(t, "e", e, succeeded, `{"event":"client-hi","channel":"private-cache-x","data":"x"}`, event(channel, "new"))
+		close(c.cache.gate)
+		expect(t, "e", e)
+		expect(t, "next", c.connect().subscribe(channel), succeeded, event(channel, "new"))
+
+		// A client event alone is no reason to keep the cached one back.
+		c.cache.gate = make(chan struct{})
+		a.publish("private-cache-y", "old")
+		e = c.connect().subscribe("private-cache-y")
+		sender.subscribe("private-cache-y")
+		synctest.Wait()
+		e.heard()
+		sender.client.message([]byte(`{"event":"client-hi","channel":"private-cache-y","data":"x"}`))
+		synctest.Wait()
+		close(c.cache.gate)
+		synctest.Wait()
+		if got := e.heard(); !strings.HasSuffix(got, event("private-cache-y", "old")) {
+			t.Errorf("e heard\n%s", got)
+		}
+	})
+}
+
+func TestAMissIsReportedOnce(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		const channel = "cache-x"
+		want := []string{string(protocol.SubscriptionSucceeded(channel)), string(protocol.CacheMiss(channel))}
+		for _, n := range []*hubNode{a, a, b, c, c} {
+			expect(t, n.name, n.connect().subscribe(channel), want...)
+		}
+		expectWebhooks(t, hs, `{"name":"channel_occupied","channel":"cache-x"}`, `{"name":"cache_miss","channel":"cache-x"}`)
+
+		// Without the shared cache the node's own memory answers.
+		b.publish("cache-y", "1")
+		b.cache.err = errors.New("unavailable")
+		expect(t, "b", b.connect().subscribe("cache-y"),
+			string(protocol.SubscriptionSucceeded("cache-y")), event("cache-y", "1"))
+		if data, _, ok := b.Cached(hs.app, "cache-y"); data != "1" || !ok {
+			t.Errorf("b tells %q, %t", data, ok)
+		}
+	})
+}
+
+func TestLongChannelNamesAreCached(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		hs.app.ID = strings.Repeat("i", 128)
+		channel := "cache-" + strings.Repeat("x", 194)
+		a.publish(channel, "1")
+		expect(t, "b", b.connect().subscribe(channel), string(protocol.SubscriptionSucceeded(channel)), event(channel, "1"))
+	})
+}

@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// laptop is a running "parley dev".
+type laptop struct {
+	*testing.T
+	*process
+	typed  io.WriteCloser
+	offset int
+}
+
+// freeOffset returns an offset whose ports are free.
+func freeOffset(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		offset := 1000 + rand.IntN(18000)
+		free := true
+		for _, base := range []int{6001, 9601, 11110, 11111} {
+			for n := range count + 1 {
+				l, err := net.Listen("tcp", address(base+offset+100*n))
+				if err != nil {
+					free = false
+					continue
+				}
+				_ = l.Close()
+			}
+		}
+		if free {
+			return offset
+		}
+	}
+	t.Fatal("there are no free ports")
+	return 0
+}
+
+func startLaptop(t *testing.T, dir string) *laptop {
+	t.Helper()
+	in, typed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = in.Close(); _ = typed.Close() })
+	l := &laptop{T: t, typed: typed, offset: freeOffset(t)}
+	l.process = launch(t, in, parley, "dev", "--data-dir", dir, "--port_offset", strconv.Itoa(l.offset))
+	l.sees("Type ")
+	return l
+}
+
+func (l *laptop) types(command string) {
+	l.Helper()
+	if _, err := fmt.Fprintln(l.typed, command); err != nil {
+		l.Fatal(err)
+	}
+}
+
+// sees waits until something is on the terminal.
+func (l *laptop) sees(text string) {
+	l.Helper()
+	eventually(l.T, strconv.Quote(text)+" is on the terminal", func() bool { return strings.Contains(l.out.String(), text) })
+}
+
+// ends waits for the end of everything, which must have been in order.
+func (l *laptop) ends() {
+	l.Helper()
+	select {
+	case <-l.ended:
+	case <-time.After(patience):
+		l.Fatal("it does not end")
+	}
+	if code := l.cmd.ProcessState.ExitCode(); code != 0 {
+		l.Errorf("it ends with %d", code)
+	}
+	for n := range count + 1 {
+		at := address(6001 + l.offset + 100*n)
+		if conn, err := net.Dial("tcp", at); err == nil {
+			_ = conn.Close()
+			l.Errorf("somebody still listens on %s", at)
+		}
+	}
+}
+
+func TestDev(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := startLaptop(t, dir)
+	key := regexp.MustCompile(`key +([0-9a-f]{20})\n`).FindStringSubmatch(l.out.String())
+	if key == nil || !strings.Contains(l.out.String(), "?key="+key[1]) {
+		t.Fatal("the greeting does not tell the key and where to open it")
+	}
+	server := "localhost:" + strconv.Itoa(6001+l.offset)
+	if response, err := http.Get("http://" + server + "/?key=" + key[1]); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("what is to be opened: %v, %v", response, err)
+	} else {
+		_ = response.Body.Close()
+	}
+	clients := []*socket{}
+	for range 3 { // one on each node
+		s := dialing{url: "ws://" + server, key: key[1]}.must(t)
+		s.subscribe(t, "my-channel")
+		clients = append(clients, s)
+	}
+	file := filepath.Join(dir, "parley.toml")
+	say := func(data string) {
+		t.Helper()
+		time.Sleep(interest)
+		p := launch(t, nil, parley, "publish", "-c", file, "my-channel", "my-event", data)
+		<-p.ended
+		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Fatalf("publish ends with %d: %s", code, p.out)
+		}
+	}
+	say("one")
+	for _, s := range clients {
+		s.want(t, "my-event", "one")
+	}
+	l.types("kill 2")
+	l.sees("node1 ready, node2 killed, node3 ready; new clients go to node1, node3")
+	say("two")
+	survivors := 0
+	for _, s := range clients {
+		if event, data, err := s.next(); err == nil && event == "my-event" && data == "two" {
+			survivors++
+		}
+	}
+	if survivors != 2 {
+		t.Errorf("%d of the 3 clients have survived, want 2", survivors)
+	}
+	mark := len(l.out.String())
+	l.types("restart 2")
+	eventually(t, "node2 is back", func() bool {
+		return strings.Contains(l.out.String()[mark:], "node1 ready, node2 ready, node3 ready")
+	})
+	l.types("kill 4")
+	l.sees("kill which node, 1 to 3?")
+	for _, s := range clients {
+		_ = s.Close()
+	}
+	l.types("quit")
+	l.ends()
+
+	// The same directory has the same app, and Ctrl-C is as good as quit.
+	again := startLaptop(t, dir)
+	if !strings.Contains(again.out.String(), key[1]) {
+		t.Error("the app is another one")
+	}
+	if err := again.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	again.ends()
+}

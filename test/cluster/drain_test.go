@@ -1,0 +1,94 @@
+package cluster
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A drained node leaves the rotation at once, takes nobody new after the delay, and sends
+// its clients away at the pace; undrain brings it back.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	drained, other := c.list[0], c.list[1]
+	at := dialing{url: "ws://" + address(drained.port)}
+	const clients, rate = 30, 20
+	codes := make(chan int, clients)
+	for range clients {
+		s := at.must(t)
+		go func() { codes <- s.closeCode() }()
+	}
+	eventually(t, "the other nodes hear of the clients", func() bool { return other.member(drained.name).Connections == clients })
+
+	const delay = 700 * time.Millisecond
+	began := time.Now()
+	if out, err := c.command("cluster", "drain", "--rate", "20", "--delay", delay.String()); err != nil || !strings.Contains(out, "draining") {
+		t.Fatal(out, err)
+	}
+	if drained.ready() {
+		t.Error("/ready does not fail at once")
+	}
+	late := at.must(t) // load balancers have not noticed yet
+	if since := time.Since(began); since > delay {
+		t.Skipf("the machine is too slow: %v", since)
+	}
+	go func() { late.closeCode() }()
+	eventually(t, "the other nodes hear of the drain", func() bool { return other.member(drained.name).State == "draining" })
+	for range clients {
+		if code := <-codes; code != 4200 {
+			t.Errorf("a client is closed with %d", code)
+		}
+	}
+	// The first goes at once, and the late one is anywhere among them.
+	if took, least := time.Since(began), delay+(clients-2)*time.Second/rate; took < least {
+		t.Errorf("all are gone after %v, at that pace it takes %v", took, least)
+	}
+	eventually(t, "nobody is left", func() bool { return drained.clients() == 0 && other.member(drained.name).Connections == 0 })
+	refused := at
+	if s, err := refused.connect(); err == nil || !strings.Contains(err.Error(), "4200") {
+		t.Errorf("a new client gets %v, %v", s, err)
+	}
+	if err := publish(http.DefaultClient, drained.url(), "c", "e", "{}"); err != nil {
+		t.Errorf("the HTTP API of a drained node: %v", err)
+	}
+	if out, err := c.command("cluster", "members"); err != nil || !strings.Contains(out, "draining  0") {
+		t.Errorf("members: %v\n%s", err, out)
+	}
+
+	if _, err := c.command("cluster", "undrain"); err != nil {
+		t.Fatal(err)
+	}
+	if !drained.ready() {
+		t.Error("it is not ready after undrain")
+	}
+	back := at.must(t)
+	back.subscribe(t, "back")
+	_ = back.Close()
+	eventually(t, "the other nodes hear of it", func() bool { return other.sees("ready") == count })
+	drained.terminate(t)
+}
+
+// What the commands show of a cluster in which a node has died.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.list[2].kill9()
+	eventually(t, "the death is noticed", func() bool { return c.list[0].sees("ready") == count-1 })
+	out, err := c.command("cluster", "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"2 ready, 1 missing", "replicas  3", "node3  missing", address(c.list[2].port), "engine    healthy"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("no %q in\n%s", part, out)
+		}
+	}
+	if out, err = c.command("cluster", "members", "--json"); err != nil || strings.Count(out, `"id"`) != count {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err = c.command("cluster", "lb"); err == nil || !strings.Contains(err.Error(), "--format") {
+		t.Errorf("lb without a format: %v", err)
+	}
+}

@@ -1,0 +1,288 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/parleyio/parley/internal/pusher/admin"
+	"github.com/parleyio/parley/internal/pusher/protocol"
+)
+
+const (
+	appID, appKey, appSecret = "7", "app-key", "app-secret"
+	adminToken               = "0123456789abcdef"
+)
+
+// output is what a process has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// process is a program that is killed at the end of the test.
+type process struct {
+	cmd   *exec.Cmd
+	out   *output
+	ended chan struct{}
+}
+
+// launch starts a program. Its environment has no options of Parley.
+func launch(t *testing.T, in io.Reader, program string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(program, args...), out: &output{}, ended: make(chan struct{})}
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = in, p.out, p.out
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, "PARLEY_") {
+			p.cmd.Env = append(p.cmd.Env, variable)
+		}
+	}
+	p.cmd.WaitDelay = time.Second // should it leave children behind
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // ProcessState tells
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("%s %s\n%s", program, strings.Join(args, " "), p.out)
+		}
+	})
+	return p
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended already
+	<-p.ended
+}
+
+// node is one of a cluster.
+type node struct {
+	*process
+	name    string
+	port    int // of its channels
+	admin   *admin.Client
+	cluster *nodes
+	number  int
+}
+
+// nodes are a cluster of three.
+type nodes struct {
+	*testing.T
+	dir  string
+	file string
+	base int
+	list []*node
+}
+
+const count = 3
+
+// freeBase returns a port that is free like the 99 after it, as far as they are used, and
+// below those that the system gives to clients.
+func freeBase(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		base := 12000 + 100*rand.IntN(180)
+		free := true
+		for port := base; port < base+60 && free; port++ {
+			l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+			if err != nil {
+				free = false
+				continue
+			}
+			_ = l.Close()
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("there are no free ports")
+	return 0
+}
+
+// start starts three nodes and waits until they are ready and see each other.
+func start(t *testing.T) *nodes {
+	t.Helper()
+	c := &nodes{T: t, dir: t.TempDir(), base: freeBase(t)}
+	c.file = filepath.Join(c.dir, "parley.toml")
+	var seeds []string
+	for i := range count {
+		seeds = append(seeds, fmt.Sprintf("%q", address(c.clusterPort(i))))
+	}
+	text := fmt.Sprintf(`
+[channels]
+host = "127.0.0.1"
+[metrics]
+host = "127.0.0.1"
+[admin]
+token = %q
+[cluster]
+secret = "fedcba9876543210fedcba9876543210"
+bootstrap_expect = %d
+bind_host = "127.0.0.1"
+seeds = [%s]
+[http]
+trusted_proxies = ["127.0.0.1"]
+[[apps]]
+id = %q
+key = %q
+secret = %q
+`, adminToken, count, strings.Join(seeds, ", "), appID, appKey, appSecret)
+	if err := os.WriteFile(c.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range count {
+		n := &node{name: fmt.Sprintf("node%d", i+1), port: c.base + i, cluster: c, number: i}
+		n.admin = &admin.Client{Server: n.url(), Token: adminToken}
+		n.start()
+		c.list = append(c.list, n)
+	}
+	for _, n := range c.list {
+		eventually(t, n.name+" is ready", func() bool { return n.ready() && n.sees("ready") == count })
+	}
+	return c
+}
+
+func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+func (c *nodes) clusterPort(i int) int { return c.base + 30 + 2*i }
+
+// start starts the process of the node.
+func (n *node) start() {
+	c := n.cluster
+	n.process = launch(c.T, nil, parley, "serve", "-c", c.file, "--node.name", n.name,
+		"--node.data_dir", filepath.Join(c.dir, n.name),
+		"--channels.port", strconv.Itoa(n.port), "--metrics.port", strconv.Itoa(n.port+10),
+		"--cluster.bind_port", strconv.Itoa(c.clusterPort(n.number)))
+}
+
+func (n *node) url() string { return "http://" + address(n.port) }
+
+func (n *node) ready() bool {
+	response, err := http.Get(n.url() + "/ready")
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// view is what the node knows of the cluster.
+func (n *node) view() admin.ClusterView {
+	n.cluster.Helper()
+	view, err := n.admin.Cluster(n.cluster.Context())
+	if err != nil {
+		n.cluster.Fatal(err)
+	}
+	return view
+}
+
+// member returns how the node sees the one with the name.
+func (n *node) member(name string) admin.ClusterMember {
+	n.cluster.Helper()
+	for _, m := range n.view().Members {
+		if m.Name == name {
+			return m
+		}
+	}
+	return admin.ClusterMember{}
+}
+
+// sees counts the members in a state.
+func (n *node) sees(state string) int {
+	found := 0
+	view, err := n.admin.Cluster(n.cluster.Context())
+	if err != nil {
+		return 0
+	}
+	for _, m := range view.Members {
+		if m.State == state {
+			found++
+		}
+	}
+	return found
+}
+
+// clients counts those that are connected to the node.
+func (n *node) clients() int { return n.member(n.name).Connections }
+
+// kill9 ends the node as a crash does.
+func (n *node) kill9() { n.kill() }
+
+// terminate ends a process as a process manager does.
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Fatal("it does not stop")
+	}
+}
+
+// command runs a command of parley for the first node.
+func (c *nodes) command(args ...string) (string, error) {
+	c.Helper()
+	args = append(args, "--token", adminToken)
+	if !strings.Contains(strings.Join(args, " "), "--server") {
+		args = append(args, "--server", c.list[0].url())
+	}
+	cmd := exec.Command(parley, args...)
+	var out, errout bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errout
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, &errout)
+	}
+	return out.String(), nil
+}
+
+// publish sends an event through the HTTP API at an address.
+func publish(client *http.Client, server, channel, event, data string) error {
+	body, err := json.Marshal(map[string]any{"name": event, "channels": []string{channel}, "data": data})
+	if err != nil {
+		return err
+	}
+	path, query := "/apps/"+appID+"/events", url.Values{}
+	protocol.SignRequest(appKey, appSecret, http.MethodPost, path, query, body, time.Now().Unix())
+	response, err := client.Post(server+path+"?"+query.Encode(), "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, text)
+	}
+	return err
+}

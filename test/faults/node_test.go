@@ -1,0 +1,393 @@
+//go:build linux
+
+package faults
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for a process.
+const patience = 30 * time.Second
+
+// poll is the pause between two looks at what cannot be awaited.
+const poll = 20 * time.Millisecond
+
+const adminToken = "faults-admin-token"
+
+// node is one node of a cluster under test, running or not.
+type node struct {
+	t    *testing.T
+	name string
+	dir  string
+	args []string
+
+	host                     string
+	channels, metrics, hello int      // ports
+	inside                   []string // the command that runs the program elsewhere, nil for here
+
+	mu    sync.Mutex
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when the process is gone
+	state state
+	turns int // of state
+}
+
+// state is what the test has done to a node.
+type state int
+
+const (
+	down     state = iota
+	up             // ready and not touched since
+	stopping       // SIGTERM was sent
+	paused
+)
+
+func (n *node) is() state {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state
+}
+
+func (n *node) set(s state) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state = s
+	n.turns++
+}
+
+// turn tells how often the state has changed.
+func (n *node) turn() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.turns
+}
+
+// environment is that of this process, without what is meant for the tests.
+func environment() []string {
+	list := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "PARLEY_") })
+	return append(list, "PARLEY_ADMIN_TOKEN="+adminToken)
+}
+
+func (n *node) address() string { return net.JoinHostPort(n.host, strconv.Itoa(n.channels)) }
+
+func (n *node) logFile() string { return filepath.Join(n.dir, "parley.log") }
+
+// log is what the node has written so far, through all its starts.
+func (n *node) log() string {
+	text, err := os.ReadFile(n.logFile())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// start starts the process and does not wait until it is ready.
+func (n *node) start() {
+	n.t.Helper()
+	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }() // the process has its own
+	line := slices.Concat(n.inside, []string{binary}, n.args)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
+	cmd.Env = environment()
+	// Nothing outlives the test, even if that is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // the state tells
+		close(ended)
+	}()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cmd, n.ended = cmd, ended
+}
+
+// probe asks a node that may not answer.
+var probe = &http.Client{Timeout: time.Second}
+
+// ready waits until the node serves.
+func (n *node) ready() {
+	n.t.Helper()
+	served := false
+	eventually(patience, func() bool {
+		select {
+		case <-n.ended:
+			return true
+		default:
+		}
+		answer, err := probe.Get("http://" + n.address() + "/ready")
+		if err != nil {
+			return false
+		}
+		_ = answer.Body.Close() // its status is all
+		served = answer.StatusCode == http.StatusOK
+		return served
+	})
+	if !served {
+		n.t.Fatalf("%s ended or is not ready after %v\n%s", n.name, patience, tail(n.log()))
+	}
+	n.set(up)
+}
+
+func (n *node) signal(s syscall.Signal, becomes state) {
+	n.t.Helper()
+	n.set(becomes)
+	if err := n.cmd.Process.Signal(s); err != nil {
+		n.t.Fatalf("%v to %s: %v", s, n.name, err)
+	}
+}
+
+// kill ends the process as a crash does and returns when it is gone.
+func (n *node) kill() {
+	n.t.Helper()
+	n.signal(syscall.SIGKILL, down)
+	<-n.ended
+}
+
+// terminate ends the process as a process manager does.
+func (n *node) terminate() {
+	n.t.Helper()
+	n.signal(syscall.SIGTERM, stopping)
+	select {
+	case <-n.ended:
+	case <-time.After(patience):
+		n.t.Fatalf("%s did not end within %v after SIGTERM", n.name, patience)
+	}
+	n.set(down)
+	if code := n.cmd.ProcessState.ExitCode(); code != 0 {
+		n.t.Errorf("%s ended with %d after SIGTERM\n%s", n.name, code, tail(n.log()))
+	}
+}
+
+func (n *node) pause() { n.t.Helper(); n.signal(syscall.SIGSTOP, paused) }
+
+func (n *node) resume() { n.t.Helper(); n.signal(syscall.SIGCONT, up) }
+
+// copyIdentity makes this node's directory say what that of another says about itself.
+func (n *node) copyIdentity(of *node) {
+	n.t.Helper()
+	for _, file := range []string{"node.id", "cluster.json"} {
+		text, err := os.ReadFile(filepath.Join(of.dir, file))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(n.dir, file), text, 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// cleanup leaves no process behind.
+func (n *node) cleanup() {
+	n.mu.Lock()
+	cmd, ended := n.cmd, n.ended
+	n.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	_ = cmd.Process.Kill() // mostly gone already
+	<-ended
+}
+
+// cluster is three nodes of one configuration.
+type cluster struct {
+	t      *testing.T
+	nodes  []*node
+	config string
+}
+
+// options change a cluster under test.
+type options struct {
+	webhooks string               // address of a receiver, empty for none
+	extra    string               // lines of TOML in front of the tables
+	node     func(i int) []string // further flags of a node; may be nil
+}
+
+// newCluster prepares three nodes with free ports and empty directories.
+func newCluster(t *testing.T, o options) *cluster {
+	t.Helper()
+	c := &cluster{t: t, config: filepath.Join(t.TempDir(), "parley.toml")}
+	base := freePorts(t, 4*3)
+	var seeds []string
+	for i := range 3 {
+		n := &node{t: t, name: fmt.Sprintf("node%d", i), dir: t.TempDir(), host: "127.0.0.1",
+			channels: base + 4*i, metrics: base + 4*i + 1, hello: base + 4*i + 2}
+		c.nodes = append(c.nodes, n)
+		seeds = append(seeds, strconv.Quote("127.0.0.1:"+strconv.Itoa(n.hello)))
+		t.Cleanup(n.cleanup)
+	}
+	text := o.extra + `
+[channels]
+host = "127.0.0.1"
+[metrics]
+host = "127.0.0.1"
+[webhooks]
+leave_debounce = "0s"
+[cluster]
+domain = "faults-` + strconv.Itoa(base) + `"
+secret = "0123456789abcdef0123456789abcdef"
+bootstrap_expect = 3
+bind_host = "127.0.0.1"
+seeds = [` + strings.Join(seeds, ", ") + `]
+[[apps]]
+id = "` + appID + `"
+key = "` + appKey + `"
+secret = "` + appSecret + `"
+enable_client_messages = true
+enable_user_authentication = true
+enable_watchlist_events = true
+`
+	if o.webhooks != "" {
+		text += "[[apps.webhooks]]\nurl = " + strconv.Quote(o.webhooks) + "\n"
+	}
+	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range c.nodes {
+		n.args = c.args(n)
+		if o.node != nil {
+			n.args = append(n.args, o.node(i)...)
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range c.nodes {
+				t.Logf("log of %s\n%s", n.name, tail(n.log()))
+			}
+		}
+	})
+	return c
+}
+
+// args is the command line of a node.
+func (c *cluster) args(n *node) []string {
+	return []string{"serve", "-c", c.config, "--node.name", n.name, "--node.data_dir", n.dir,
+		"--channels.port", strconv.Itoa(n.channels), "--metrics.port", strconv.Itoa(n.metrics),
+		"--cluster.bind_port", strconv.Itoa(n.hello)}
+}
+
+// startAll starts all nodes and returns how long it took until all of them were ready.
+func (c *cluster) startAll() time.Duration {
+	c.t.Helper()
+	begin := time.Now()
+	for _, n := range c.nodes {
+		n.start()
+	}
+	for _, n := range c.nodes {
+		n.ready()
+	}
+	return time.Since(begin)
+}
+
+// living are the nodes that the test has not touched.
+func (c *cluster) living() (list []*node) {
+	for _, n := range c.nodes {
+		if n.is() == up {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// except are all nodes but one.
+func (c *cluster) except(not *node) (list []*node) {
+	for _, n := range c.nodes {
+		if n != not {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// freePorts finds n free ports in a row, below those that the system gives to outgoing
+// connections.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	handingOut.Lock()
+	defer handingOut.Unlock()
+	for base := 15000 + (os.Getpid()%100)*100; base < 32000; base += n {
+		if !handedOut[base] && allFree(base, n) {
+			handedOut[base] = true
+			return base
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+// handedOut are the first ports of the blocks that earlier tests of this process have.
+var (
+	handingOut sync.Mutex
+	handedOut  = map[int]bool{}
+)
+
+func allFree(base, n int) bool {
+	for port := base; port < base+n; port++ {
+		listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		_ = listener.Close() // it was only to see
+	}
+	return true
+}
+
+// eventually looks until done or the time is over, and tells which.
+func eventually(limit time.Duration, done func() bool) bool {
+	for end := time.Now().Add(limit); ; time.Sleep(poll) {
+		if done() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// tail is the end of a log, without the engine's attempts to reach a dead node.
+func tail(log string) string {
+	var lines []string
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, "Error trying to connect to route") {
+			lines = append(lines, line)
+		}
+	}
+	const most = 40
+	return strings.Join(lines[max(0, len(lines)-most):], "")
+}
+
+// command runs the binary to its end, within limit.
+func command(t *testing.T, limit time.Duration, args ...string) (output string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = environment()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Writer(&text), &text
+	err = cmd.Run()
+	return text.String(), err
+}

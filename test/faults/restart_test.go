@@ -1,0 +1,167 @@
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// gapLimit is how long a client may be without a connection when its node is stopped.
+const gapLimit = time.Second
+
+// TestRestart stops and starts the nodes one after the other, and then kills all at once.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{node: func(int) []string { return []string{"--shutdown.grace=4s"} }})
+	c.startAll()
+	if output, err := command(t, patience, "app", "create", "--server", "http://"+c.nodes[0].address(), "--id", "by-cli"); err != nil {
+		t.Fatalf("parley app create: %v\n%s", err, output)
+	}
+	c.know("by-cli")
+	rollingRestart(t, c)
+	c.know("by-cli")
+	restartOfAll(t, c)
+	c.know("by-cli")
+}
+
+// know demands that every node knows an app.
+func (c *cluster) know(id string) {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		var err error
+		if !eventually(settleLimit, func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
+			defer cancel()
+			err = n.admin(ctx, http.MethodGet, "apps/"+id, nil, nil)
+			return err == nil
+		}) {
+			c.t.Errorf("%s does not know app %s: %v", n.name, id, err)
+		}
+	}
+}
+
+func rollingRestart(t *testing.T, c *cluster) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	roamers := roam(ctx, t, c, 12)
+	tr := startTraffic(t, c)
+	begin := time.Now()
+	for _, n := range c.nodes {
+		stopping := time.Now()
+		n.terminate()
+		figure(t, n.name+" stopped by SIGTERM", time.Since(stopping))
+		n.start()
+		n.ready()
+	}
+	figure(t, "rolling restart of three nodes", time.Since(begin))
+	p := &population{t: t, cluster: c}
+	for _, r := range roamers {
+		if !eventually(settleLimit, func() bool { return r.client().node.is() == up && r.client().open() }) {
+			t.Errorf("%s is not connected again", r.name)
+		}
+		p.clients = append(p.clients, r.client())
+	}
+	p.settle(settleLimit, c.nodes...)
+	var gap time.Duration
+	for _, r := range roamers {
+		gap = max(gap, r.longestGap())
+	}
+	figure(t, "rolling restart, longest time of a client without a connection", gap)
+	if gap > gapLimit {
+		t.Errorf("a client was without a connection for %v", gap)
+	}
+	tr.check(everybody(roamers))
+	figure(t, "rolling restart, publishes acknowledged", tr.total())
+}
+
+// open tells whether the connection stands.
+func (c *client) open() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed.IsZero()
+}
+
+func restartOfAll(t *testing.T, c *cluster) {
+	t.Helper()
+	for _, n := range c.nodes {
+		n.set(down)
+	}
+	for _, n := range c.nodes {
+		n.kill()
+	}
+	figure(t, "all nodes killed at once, ready again", c.startAll())
+	p := populate(t, c)
+	p.settle(settleLimit, c.nodes...)
+	tr := startTraffic(t, c)
+	time.Sleep(time.Second) // some traffic
+	tr.check(p.clients)
+	p.createApp(time.Now(), patience, c.nodes[0], c.nodes[1], "after-all-were-killed")
+}
+
+// TestRefused starts processes that must not become members.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{})
+	c.startAll()
+	p := populate(t, c)
+	for name, stranger := range map[string]struct {
+		flags   []string
+		prepare func(*node)
+		says    []string // what its log must say
+	}{
+		"another secret": {
+			flags: []string{"--cluster.secret=fedcba9876543210fedcba9876543210"},
+			says:  []string{"cluster.secret"},
+		},
+		"another domain": {
+			flags: []string{"--cluster.domain=elsewhere"},
+			says:  []string{"cluster.domain"},
+		},
+		"a copied identity": {
+			prepare: func(n *node) { n.copyIdentity(c.nodes[0]) },
+			says:    []string{"node.id"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := freePorts(t, 4)
+			n := &node{t: t, name: "stranger", dir: t.TempDir(), host: "127.0.0.1", channels: port, metrics: port + 1, hello: port + 2}
+			n.args = append(c.args(n), stranger.flags...)
+			t.Cleanup(n.cleanup)
+			if stranger.prepare != nil {
+				stranger.prepare(n)
+			}
+			n.start()
+			begin := time.Now()
+			found := eventually(10*time.Second, func() bool {
+				for _, part := range stranger.says {
+					if !strings.Contains(n.log(), part) {
+						return false
+					}
+				}
+				return true
+			})
+			if !found {
+				t.Errorf("its log does not speak of %v:\n%s", stranger.says, n.log())
+			}
+			figure(t, "a node with "+name+" is told so", time.Since(begin))
+			for line := range strings.Lines(n.log()) {
+				if strings.Contains(line, stranger.says[0]) {
+					t.Log(strings.TrimSpace(line))
+				}
+			}
+			if answer, err := probe.Get("http://" + n.address() + "/ready"); err == nil {
+				_ = answer.Body.Close() // its status is all
+				if answer.StatusCode == http.StatusOK {
+					t.Error("it is ready")
+				}
+			}
+			p.settle(settleLimit, c.nodes...)
+			p.connected()
+		})
+	}
+}

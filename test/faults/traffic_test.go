@@ -1,0 +1,203 @@
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Channels of the traffic. Each event goes to both.
+const (
+	plainChannel    = "ticks"
+	presenceChannel = "presence-room"
+)
+
+// ratePerNode are the publishes a second through each node: 100 through three.
+const ratePerNode = 34
+
+// published is one event that a node has acknowledged.
+type published struct {
+	tick
+	begun, acknowledged time.Time
+}
+
+// traffic publishes through every living node and remembers what was acknowledged.
+type traffic struct {
+	t       *testing.T
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	first   int // number of the first event of each node
+
+	mu      sync.Mutex
+	acked   map[string][]published // by node
+	refused []string               // by nodes that were up all the time
+	longest time.Duration          // of a publish through a node that was up all the time
+}
+
+// traffics numbers them, so that the events of two are not mistaken for each other.
+var traffics atomic.Int64
+
+// startTraffic publishes until stop is called.
+func startTraffic(t *testing.T, c *cluster) *traffic {
+	ctx, cancel := context.WithCancel(context.Background())
+	tr := &traffic{t: t, cancel: cancel, acked: map[string][]published{}, first: int(traffics.Add(1)) * 1_000_000}
+	for _, n := range c.nodes {
+		tr.running.Go(func() { tr.publishThrough(ctx, n) })
+	}
+	t.Cleanup(tr.stop)
+	return tr
+}
+
+// stop returns when nothing is published any more.
+func (tr *traffic) stop() {
+	tr.cancel()
+	tr.running.Wait()
+}
+
+// publishThrough numbers its events over all starts of the node.
+func (tr *traffic) publishThrough(ctx context.Context, n *node) {
+	ticker := time.NewTicker(time.Second / ratePerNode)
+	defer ticker.Stop()
+	for seq := tr.first; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if s := n.is(); s != up && s != paused {
+			continue
+		}
+		one := tick{Publisher: n.name, Seq: seq}
+		data, err := json.Marshal(one)
+		if err != nil {
+			panic(err) // a struct of a text and a number
+		}
+		turn, begun := n.turn(), time.Now()
+		// A publish under way is not given up when the traffic ends: it may have happened.
+		err = n.publish(context.WithoutCancel(ctx), tickEvent, string(data), plainChannel, presenceChannel)
+		tr.note(n, turn, published{one, begun, time.Now()}, err)
+		seq++
+	}
+}
+
+func (tr *traffic) note(n *node, turn int, p published, err error) {
+	untouched := n.turn() == turn && n.is() == up
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if err == nil {
+		tr.acked[n.name] = append(tr.acked[n.name], p)
+		if untouched {
+			tr.longest = max(tr.longest, p.acknowledged.Sub(p.begun))
+		}
+	} else if untouched {
+		tr.refused = append(tr.refused, fmt.Sprintf("%s seq %d: %v", n.name, p.Seq, err))
+	}
+}
+
+// total is how many publishes were acknowledged.
+func (tr *traffic) total() (n int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, list := range tr.acked {
+		n += len(list)
+	}
+	return n
+}
+
+// excuse is a time in which events of a node, or for the clients of a node, may be lost.
+type excuse struct {
+	node     *node
+	from, to time.Time
+}
+
+// spread is how long a new subscription may take to be known on all nodes.
+const spread = 500 * time.Millisecond
+
+// drain is how long the last events may be under way.
+const drain = 3 * time.Second
+
+// check demands of every client all events that were acknowledged while it was subscribed,
+// each once and in the order of its publisher. A client is released from those that an excuse
+// covers.
+func (tr *traffic) check(clients []*client, excuses ...excuse) {
+	tr.t.Helper()
+	tr.stop()
+	if len(tr.refused) > 0 {
+		tr.t.Errorf("%d publishes were refused by nodes that were up, the first: %s", len(tr.refused), tr.refused[0])
+	}
+	for _, c := range clients {
+		for channel := range c.joined {
+			if channel == plainChannel || channel == presenceChannel {
+				tr.checkChannel(c, channel, excuses)
+			}
+		}
+	}
+}
+
+func (tr *traffic) checkChannel(c *client, channel string, excuses []excuse) {
+	tr.t.Helper()
+	for publisher, acked := range tr.acked {
+		var want []published
+		for _, p := range acked {
+			if tr.owed(c, channel, p, excuses) {
+				want = append(want, p)
+			}
+		}
+		var got []int
+		var missing []published
+		complete := func() bool {
+			got, missing = heardFrom(c, channel, publisher), nil
+			for _, p := range want {
+				if _, found := slices.BinarySearch(got, p.Seq); !found {
+					missing = append(missing, p)
+				}
+			}
+			return len(missing) == 0
+		}
+		if !c.wait(drain, complete) {
+			tr.t.Errorf("%s at %s lacks %d of %d events of %s on %s; the first is %d, acknowledged %v after the subscription",
+				c.name, c.node.name, len(missing), len(want), publisher, channel, missing[0].Seq,
+				missing[0].acknowledged.Sub(c.joined[channel]).Round(time.Millisecond))
+		}
+		for i := 1; i < len(got); i++ {
+			if got[i] <= got[i-1] {
+				tr.t.Errorf("%s at %s hears %d after %d of %s on %s", c.name, c.node.name, got[i], got[i-1], publisher, channel)
+				break
+			}
+		}
+	}
+}
+
+// heardFrom are the numbers of a publisher's events in the order of their arrival. c.mu is
+// held.
+func heardFrom(c *client, channel, publisher string) (list []int) {
+	for _, one := range c.ticks[channel] {
+		if one.Publisher == publisher {
+			list = append(list, one.Seq)
+		}
+	}
+	return list
+}
+
+// owed tells whether a client must have heard an event.
+func (tr *traffic) owed(c *client, channel string, p published, excuses []excuse) bool {
+	if p.begun.Before(c.joined[channel].Add(spread)) {
+		return false
+	}
+	if !c.closed.IsZero() && p.acknowledged.After(c.closed.Add(-spread)) {
+		return false
+	}
+	for _, e := range excuses {
+		if (e.node.name == p.Publisher || e.node == c.node) && p.acknowledged.After(e.from) && p.begun.Before(e.to) {
+			return false
+		}
+	}
+	return true
+}

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -238,16 +237,7 @@ func (n *Node) webhookDied(letter fabric.DeadLetter) {
 	dead := webhook.Describe(letter)
 	n.metrics.Sent("dead_letter", len(dead.Events))
 	n.log.Warn("webhook is a dead letter now", "part", "webhooks", "id", dead.ID, "app_id", dead.AppID,
-		"host", hostOf(dead.URL), "events", len(dead.Events), "attempts", dead.Attempts, "error", dead.Reason)
-}
-
-// hostOf returns the part of an address that a log may show; paths and queries of webhooks
-// often carry tokens.
-func hostOf(address string) string {
-	if u, err := url.Parse(address); err == nil {
-		return u.Host
-	}
-	return ""
+		"host", dead.Host(), "events", len(dead.Events), "attempts", dead.Attempts, "error", dead.Reason)
 }
 
 // goes runs a part until the node stops; an error of it ends the node.

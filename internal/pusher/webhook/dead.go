@@ -58,6 +58,11 @@ func (e *Emitter) Discard(ctx context.Context, id string) error {
 	return nil
 }
 
+// Host returns the host of the hook's address, the part that a log may show: paths and
+// queries of webhooks often carry tokens.
+func (d Dead) Host() string { return hostOf(d.URL) }
+
+// Describe returns what may be shown of a dead letter.
 func Describe(letter fabric.DeadLetter) Dead {
 	dead := Dead{
 		ID:         letter.ID,

@@ -3,9 +3,6 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/pusher/apps"
+	"github.com/parleyio/parley/internal/pusher/protocol"
 )
 
 // answerBytesMax is how much of an answer is read, which lets its connection be used again.
@@ -152,7 +150,7 @@ func (e *Emitter) post(
 	// Set last, so that no custom header stands in their place.
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("X-Pusher-Key", app.Key)
-	request.Header.Set("X-Pusher-Signature", sign(app.Secret, body))
+	request.Header.Set("X-Pusher-Signature", protocol.Sign(app.Secret, string(body)))
 
 	answer, err := e.client.Do(request)
 	if err != nil {
@@ -165,13 +163,6 @@ func (e *Emitter) post(
 		return ResultRefused, fmt.Errorf("post webhook to %s: status %d", request.URL.Host, answer.StatusCode)
 	}
 	return ResultAccepted, nil
-}
-
-// sign returns the hexadecimal HMAC-SHA256 of the body.
-func sign(secret string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // withoutURL takes the address out of an error of package net/http.

@@ -12,13 +12,14 @@ import (
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/memory"
+	"github.com/parleyio/parley/internal/pusher/protocol"
 )
 
 // The signature was computed with: openssl dgst -sha256 -hmac 7ad3773142a6692b25b8
 func TestSignVector(t *testing.T) {
 	body := `{"time_ms":1327078148132,"events":[{"name":"channel_occupied","channel":"test_channel"}]}`
 	want := "709fdb84c03664445f7698120b0edf0acc1ab1c8c6e93a0368c61841d6b998aa"
-	if got := sign("7ad3773142a6692b25b8", []byte(body)); got != want {
+	if got := protocol.Sign("7ad3773142a6692b25b8", body); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

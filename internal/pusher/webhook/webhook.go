@@ -8,7 +8,7 @@
 // bounded and the order of each hook's events is kept. From the queue on, nothing is lost
 // and batches may overtake each other, as they do with retries at Pusher too.
 //
-// It may import apps and fabric. It must never import the hub, the HTTP API or the
+// It may import apps, protocol and fabric. It must never import the hub, the HTTP API or the
 // transport.
 package webhook
 

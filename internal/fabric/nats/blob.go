@@ -75,6 +75,7 @@ func openBlobs(ctx context.Context, p *Provider, config fabric.BlobConfig) (*blo
 		MaxMsgsPerSubject: 1,
 		Discard:           jetstream.DiscardOld,
 		AllowDirect:       true,
+		Duplicates:        retryWindow,
 	})
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func (b *blobs) publish(
 ) (uint64, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	ack, err := b.provider.js.Publish(ctx, subject, body, options...)
+	ack, err := b.provider.publish(ctx, newMsg(subject, body), options...)
 	if err != nil {
 		return 0, err
 	}
@@ -216,7 +217,7 @@ func decodeBlob(entry fabric.Entry) (*blobRecord, error) {
 func (b *blobs) removeContent(ctx context.Context, content string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleBlob)
 	defer cancel()
-	err := b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix()+"c."+content+".*"))
+	err := purge(ctx, b.stream, b.prefix()+"c."+content+".*")
 	if err != nil {
 		b.provider.logger.Warn("content of a blob not removed",
 			slog.String("blobs", b.config.Name), slog.String("content", content), slog.Any("error", err))
@@ -344,7 +345,7 @@ func (b *blobs) Delete(ctx context.Context, name string) error {
 			break
 		}
 		removed, cancel := bounded(ctx)
-		err = b.stream.DeleteMsg(removed, record.entry.Seq)
+		err = remove(removed, b.stream, record.entry.Seq, b.stream.DeleteMsg)
 		cancel()
 		if err == nil {
 			b.removeContent(ctx, record.Content)
@@ -360,7 +361,9 @@ func (b *blobs) Delete(ctx context.Context, name string) error {
 // sweep removes contents without a record that are old: a process ended in the midst of a
 // Put, or before it had removed what it replaced.
 func (b *blobs) sweep(ctx context.Context) error {
-	info, err := b.stream.Info(ctx, jetstream.WithSubjectFilter(b.prefix()+"c.*.0"))
+	info, err := ask(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
+		return b.stream.Info(ctx, jetstream.WithSubjectFilter(b.prefix()+"c.*.0"))
+	})
 	if err != nil || len(info.State.Subjects) == 0 {
 		return err
 	}

@@ -44,6 +44,7 @@ func openCache(ctx context.Context, p *Provider, config fabric.CacheConfig) (*ca
 		MaxBytes:          config.MaxBytes,
 		Discard:           jetstream.DiscardOld,
 		AllowMsgTTL:       true,
+		Duplicates:        retryWindow,
 		// Without direct reads the leader serves them, so nobody misses his own write.
 	})
 	if err != nil {
@@ -98,7 +99,7 @@ type version struct {
 func (c *cache) read(ctx context.Context, key string) (*version, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	msg, err := c.stream.GetLastMsgForSubject(ctx, c.prefix+fabric.Token(key))
+	msg, err := lastOf(ctx, c.stream, c.prefix+fabric.Token(key))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return &version{}, nil
 	}
@@ -129,7 +130,13 @@ func (c *cache) write(
 	if !expires.IsZero() {
 		msg.Header.Set(expiresHeader, strconv.FormatInt(expires.UnixMilli(), 10))
 	}
-	_, err := c.provider.js.PublishMsg(ctx, msg, options...)
+	if revision == nil { // it bears a repetition
+		_, err := ask(ctx, func(ctx context.Context) (*jetstream.PubAck, error) {
+			return c.provider.js.PublishMsg(ctx, msg, options...)
+		})
+		return err
+	}
+	_, err := c.provider.publish(ctx, msg, options...)
 	return err
 }
 
@@ -151,7 +158,7 @@ func (c *cache) Delete(ctx context.Context, key string) error {
 	if err == nil {
 		ctx, cancel := bounded(ctx)
 		defer cancel()
-		err = c.stream.Purge(ctx, jetstream.WithPurgeSubject(c.prefix+fabric.Token(key)))
+		err = purge(ctx, c.stream, c.prefix+fabric.Token(key))
 	}
 	if err != nil {
 		return c.failed("delete", key, err)

@@ -3,7 +3,6 @@ package nats_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,40 +15,38 @@ import (
 	"github.com/parleyio/parley/internal/fabric/nats"
 )
 
-// startCluster returns three engines that form a cluster, which ends with the test.
-func startCluster(t testing.TB) []*engine.Engine {
+// nodeConfigs reserves addresses for three nodes that know each other.
+func nodeConfigs(t testing.TB) []nodeConfig {
 	t.Helper()
-	const nodes = 3
-	var ports [nodes]int
-	var routes []string
-	for i := range nodes {
+	configs := make([]nodeConfig, 3)
+	routes := make([]string, len(configs))
+	for i := range configs {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		ports[i] = listener.Addr().(*net.TCPAddr).Port
-		routes = append(routes, listener.Addr().String())
+		routes[i] = listener.Addr().String()
+		configs[i] = nodeConfig{
+			DataDir: t.TempDir(), Name: fmt.Sprint("node-", i),
+			Port: listener.Addr().(*net.TCPAddr).Port, Routes: routes,
+		}
 		_ = listener.Close()
 	}
+	return configs
+}
+
+// startNodes starts nodes of a cluster together, in this process. They end with the test.
+func startNodes(t testing.TB, configs ...nodeConfig) []*engine.Engine {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	engines := make([]*engine.Engine, nodes)
+	engines := make([]*engine.Engine, len(configs))
 	var starting sync.WaitGroup
-	for i := range nodes {
-		options := engine.Options{
-			DataDir:    t.TempDir(),
-			Sync:       "2m", // one disk serves all nodes of the test
-			ServerName: fmt.Sprint("node-", i),
-			Logger:     slog.New(slog.DiscardHandler),
-			Cluster: &engine.Cluster{
-				Name: "test", Host: "127.0.0.1", Port: ports[i], Routes: routes,
-				Secret: "known to the nodes of the test",
-			},
-		}
+	for i, config := range configs {
 		starting.Go(func() {
 			var err error
-			if engines[i], err = engine.Start(ctx, options); err != nil {
-				t.Errorf("node %d: %v", i, err)
+			if engines[i], err = config.start(ctx); err != nil {
+				t.Errorf("%s: %v", config.Name, err)
 			}
 		})
 	}
@@ -61,6 +58,9 @@ func startCluster(t testing.TB) []*engine.Engine {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		for _, e := range engines {
+			if e == nil {
+				continue
+			}
 			if err := e.Stop(ctx); err != nil {
 				t.Error(err)
 			}
@@ -69,26 +69,31 @@ func startCluster(t testing.TB) []*engine.Engine {
 	return engines
 }
 
+// openReplicated returns a provider with three replicas of everything.
+func openReplicated(t testing.TB, e *engine.Engine) *nats.Provider {
+	t.Helper()
+	conn, err := e.Connect(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	p, err := nats.New(conn, nats.Options{Replicas: 3, Logger: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // TestClusteredContract runs the contract over three engines in turns, with everything stored
 // on all of them.
 func TestClusteredContract(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three engines")
 	}
-	engines := startCluster(t)
+	engines := startNodes(t, nodeConfigs(t)...)
 	var turn atomic.Int64
 	open := func(t *testing.T) fabric.Provider {
-		e := engines[turn.Add(1)%int64(len(engines))]
-		conn, err := e.Connect(t.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(conn.Close)
-		p, err := nats.New(conn, nats.Options{Replicas: len(engines), Logger: logger(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
+		return openReplicated(t, engines[turn.Add(1)%int64(len(engines))])
 	}
 	t.Run("each", func(t *testing.T) { fabrictest.Run(t, open) })
 	t.Run("together", func(t *testing.T) { fabrictest.RunShared(t, open) })

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -77,7 +78,9 @@ func (d *documents) Get(ctx context.Context, key string) (fabric.Document, error
 	if err := d.check(ctx, "get", key); err != nil {
 		return fabric.Document{}, err
 	}
-	entry, err := d.bucket.Get(ctx, key)
+	entry, err := ask(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) {
+		return d.bucket.Get(ctx, key)
+	})
 	if err != nil {
 		return fabric.Document{}, d.failed("get", key, err)
 	}
@@ -120,14 +123,23 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 	}
 	err := fabric.ErrConflict // what the bucket would take revision 0 for is "any"
 	if revision != 0 {
-		err = d.bucket.Purge(ctx, key,
-			jetstream.LastRevision(revision), jetstream.PurgeTTL(tombstoneAge))
+		err = tries(ctx, func(ctx context.Context, again bool) error {
+			err := d.bucket.Purge(ctx, key,
+				jetstream.LastRevision(revision), jetstream.PurgeTTL(tombstoneAge))
+			if again && isConflict(err) {
+				// The try before may have been stored without an answer: then the key is gone.
+				if _, getErr := d.bucket.Get(ctx, key); errors.Is(getErr, jetstream.ErrKeyNotFound) {
+					return nil
+				}
+			}
+			return err
+		})
 	}
 	if err == nil {
 		return nil
 	}
 	if errors.Is(err, fabric.ErrConflict) || isConflict(err) {
-		if _, getErr := d.bucket.Get(ctx, key); errors.Is(getErr, jetstream.ErrKeyNotFound) {
+		if _, getErr := d.Get(ctx, key); errors.Is(getErr, fabric.ErrNotFound) {
 			err = fabric.ErrNotFound
 		}
 	}
@@ -156,7 +168,7 @@ func (d *documents) scan(ctx context.Context) (map[string]fabric.Document, error
 	found := map[string]fabric.Document{}
 	next := uint64(1)
 	for {
-		msg, err := d.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(d.prefix+">"))
+		msg, err := nextOf(ctx, d.stream, d.prefix+">", next)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return found, nil
 		}
@@ -165,7 +177,7 @@ func (d *documents) scan(ctx context.Context) (map[string]fabric.Document, error
 		}
 		next = msg.Sequence + 1
 		key := strings.TrimPrefix(msg.Subject, d.prefix)
-		if msg.Header.Get("KV-Operation") != "" || msg.Header.Get(jetstream.MarkerReasonHeader) != "" {
+		if isTombstone(msg.Header) {
 			delete(found, key)
 			continue
 		}
@@ -193,7 +205,7 @@ func (d *documents) Watch(ctx context.Context, changed func(fabric.Change), read
 // watch reports what a scan finds, then follows the changes from the state before the scan,
 // leaving out those that the scan had seen. It returns when ctx ends or on an error.
 func (d *documents) watch(ctx context.Context, changed func(fabric.Change), ready func()) error {
-	info, err := d.stream.Info(ctx)
+	info, err := infoOf(ctx, d.stream)
 	if err != nil {
 		return err
 	}
@@ -216,74 +228,30 @@ func (d *documents) watch(ctx context.Context, changed func(fabric.Change), read
 		changed(fabric.Change{Document: document})
 	}
 	ready()
-	for ctx.Err() == nil && !d.provider.conn.IsClosed() {
-		last, err = d.follow(ctx, last, func(change fabric.Change) {
-			if change.Revision > scanned[change.Key] {
-				changed(change)
-			}
-		})
-		if ctx.Err() == nil && !d.provider.conn.IsClosed() {
-			d.provider.logger.Warn("watch interrupted", slog.String("documents", d.name), slog.Any("error", err))
-			pause(ctx)
-		}
+	f := follower{
+		provider: d.provider, stream: "KV_" + d.bucket.Bucket(), filter: d.prefix + ">",
+		told: slog.String("documents", d.name),
 	}
+	f.run(ctx, last+1, func(msg *natsgo.Msg, meta *natsgo.MsgMetadata) {
+		change := fabric.Change{Document: document(
+			strings.TrimPrefix(msg.Subject, d.prefix), msg.Data, meta.Sequence.Stream)}
+		if change.Revision <= scanned[change.Key] {
+			return
+		}
+		if isTombstone(msg.Header) {
+			change.Value, change.Deleted = nil, true
+		}
+		changed(change)
+	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return fabric.ErrClosed
 }
 
-// follow reports the changes after the revision last until ctx or the subscription ends. It
-// returns the revision of the last one reported.
-func (d *documents) follow(
-	ctx context.Context, last uint64, changed func(fabric.Change),
-) (uint64, error) {
-	// The subscription ends with a context of its own: if ctx ended it while it is being set
-	// up, its updates would never be closed.
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	watcher, err := d.bucket.WatchAll(life, jetstream.ResumeFromRevision(last+1))
-	if err != nil {
-		return last, err
-	}
-	defer closeWatcher(watcher)
-	for {
-		select {
-		case <-ctx.Done():
-			return last, ctx.Err()
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return last, errors.New("subscription closed")
-			}
-			if entry == nil { // the end of what was stored when the watch began
-				continue
-			}
-			change := fabric.Change{Document: document(entry.Key(), entry.Value(), entry.Revision())}
-			if entry.Operation() != jetstream.KeyValuePut {
-				change.Value, change.Deleted = nil, true
-			}
-			last = entry.Revision()
-			changed(change)
-		}
-	}
-}
-
-// closeWatcher ends the subscription of a watcher and reads what is left, since a delivery may
-// wait for a reader. It is bounded, because the updates of a watcher whose connection was
-// closed while it was set up have no end.
-func closeWatcher(watcher jetstream.KeyWatcher) {
-	_ = watcher.Stop() // fails when the connection is closed
-	timeout := time.After(settleTimeout)
-	for {
-		select {
-		case _, ok := <-watcher.Updates():
-			if !ok {
-				return
-			}
-		case <-timeout:
-			return
-		}
-	}
+// isTombstone says whether a message stands for a key that was deleted.
+func isTombstone(header natsgo.Header) bool {
+	return header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != ""
 }
 
 // document returns a document whose value is never nil.

@@ -22,13 +22,20 @@ import (
 // directory it writes to.
 const childVariable = "PARLEY_TEST_DURABILITY_DIR"
 
-// TestMain lets this binary be that process.
+// TestMain lets this binary be that process, or a node of a cluster.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childVariable); dir != "" {
 		if err := writeUntilKilled(dir); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
+	}
+	if config := os.Getenv(nodeVariable); config != "" {
+		if err := runNode(config); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	os.Exit(m.Run())
 }

@@ -56,7 +56,7 @@ func (k *lock) write(ctx context.Context, record lease, revision uint64) (uint64
 	if record.Holder != "" {
 		age, _ = fabric.RoundTTL(max(deadAge, 4*k.duration)) // is positive
 	}
-	ack, err := k.locks.provider.js.PublishMsg(ctx, newMsg(k.locks.subject(k.name), body),
+	ack, err := k.locks.provider.publish(ctx, newMsg(k.locks.subject(k.name), body),
 		jetstream.WithExpectLastSequencePerSubject(revision), jetstream.WithMsgTTL(age))
 	if err != nil {
 		return 0, err

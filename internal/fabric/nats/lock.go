@@ -74,6 +74,7 @@ func openLocks(ctx context.Context, p *Provider, name string) (*locks, error) {
 		MaxMsgsPerSubject: 1,
 		Discard:           jetstream.DiscardOld,
 		AllowMsgTTL:       true,
+		Duplicates:        retryWindow,
 	})
 	if err != nil {
 		return nil, err
@@ -200,7 +201,7 @@ func (l *locks) try(ctx context.Context, name string, duration time.Duration) (*
 
 // read returns the record of a lock and its revision, 0 when there is none.
 func (l *locks) read(ctx context.Context, name string) (lease, uint64, error) {
-	msg, err := l.stream.GetLastMsgForSubject(ctx, l.subject(name))
+	msg, err := lastOf(ctx, l.stream, l.subject(name))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return lease{}, 0, nil
 	}

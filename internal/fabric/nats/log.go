@@ -7,15 +7,10 @@ import (
 	"log/slog"
 	"strings"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/parleyio/parley/internal/fabric"
-)
-
-// followMessages and followBytes bound what a Follow call has fetched and not yet handled.
-const (
-	followMessages = 500
-	followBytes    = 4 << 20
 )
 
 // log is one log: a stream with all its subjects.
@@ -35,6 +30,10 @@ func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, e
 		}
 		return n
 	}
+	window := retryWindow
+	if config.MaxAge > 0 {
+		window = min(window, config.MaxAge) // the engine takes no other
+	}
 	var err error
 	l.stream, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:              "parley-log-" + config.Name,
@@ -46,6 +45,7 @@ func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, e
 		MaxMsgsPerSubject: limit(config.MaxPerSubject),
 		Discard:           jetstream.DiscardOld,
 		AllowDirect:       true,
+		Duplicates:        window,
 	})
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (l *log) Append(
 	if o.LastSeqOfSubject != nil {
 		expect = append(expect, jetstream.WithExpectLastSequencePerSubject(*o.LastSeqOfSubject))
 	}
-	ack, err := l.provider.js.Publish(ctx, l.prefix+subject, payload, expect...)
+	ack, err := l.provider.publish(ctx, newMsg(l.prefix+subject, payload), expect...)
 	if err != nil {
 		return 0, l.failed("append to", err)
 	}
@@ -137,60 +137,22 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 	}
 	bound, release := l.provider.bind(ctx)
 	defer release()
-	next := max(1, from)
-	for bound.Err() == nil && !l.provider.conn.IsClosed() {
-		next, err = l.follow(bound, pattern, next, handler)
-		if bound.Err() == nil && !l.provider.conn.IsClosed() {
-			l.provider.logger.Warn("log interrupted", slog.String("log", l.name), slog.Any("error", err))
-			pause(bound)
-		}
+	f := follower{
+		provider: l.provider, stream: l.stored.stream, filter: l.prefix + pattern,
+		told: slog.String("log", l.name),
 	}
+	f.run(bound, max(1, from), func(msg *natsgo.Msg, meta *natsgo.MsgMetadata) {
+		handler(fabric.Entry{
+			Seq:     meta.Sequence.Stream,
+			Subject: strings.TrimPrefix(msg.Subject, l.prefix),
+			Payload: notNil(msg.Data),
+			Time:    meta.Timestamp,
+		})
+	})
 	if err := l.provider.ended(ctx); err != nil {
 		return l.failed("follow", err)
 	}
 	return nil
-}
-
-// follow hands over entries from next on until ctx or the delivery ends. It returns where to
-// go on.
-func (l *log) follow(
-	ctx context.Context, pattern string, next uint64, handler func(fabric.Entry),
-) (uint64, error) {
-	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{l.prefix + pattern},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    next,
-	})
-	if err != nil {
-		return next, err
-	}
-	deliveries, err := consumer.Messages(
-		jetstream.PullMaxMessagesWithBytesLimit(followMessages, followBytes),
-		jetstream.PullHeartbeat(heartbeat))
-	if err != nil {
-		return next, err
-	}
-	defer deliveries.Stop()
-	for {
-		msg, err := deliveries.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return next, err
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return next, err
-		}
-		if meta.Sequence.Stream < next { // told before
-			continue
-		}
-		next = meta.Sequence.Stream + 1
-		handler(fabric.Entry{
-			Seq:     meta.Sequence.Stream,
-			Subject: strings.TrimPrefix(msg.Subject(), l.prefix),
-			Payload: notNil(msg.Data()),
-			Time:    meta.Timestamp,
-		})
-	}
 }
 
 // Purge implements fabric.Log.
@@ -198,7 +160,7 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 	if err := l.check(ctx, "purge", pattern); err != nil {
 		return err
 	}
-	if err := l.stream.Purge(ctx, jetstream.WithPurgeSubject(l.prefix+pattern)); err != nil {
+	if err := purge(ctx, l.stream, l.prefix+pattern); err != nil {
 		return l.failed("purge", err)
 	}
 	return nil
@@ -208,7 +170,7 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 func (l *log) Delete(ctx context.Context, seq uint64) error {
 	err := l.provider.ready(ctx)
 	if err == nil {
-		err = l.stream.SecureDeleteMsg(ctx, seq)
+		err = remove(ctx, l.stream, seq, l.stream.SecureDeleteMsg)
 	}
 	if err != nil {
 		if _, getErr := l.stored.leader(ctx, getRequest{Seq: seq}); errors.Is(getErr, jetstream.ErrMsgNotFound) {
@@ -224,7 +186,7 @@ func (l *log) Info(ctx context.Context) (fabric.LogInfo, error) {
 	if err := l.provider.ready(ctx); err != nil {
 		return fabric.LogInfo{}, l.failed("inspect", err)
 	}
-	info, err := l.stream.Info(ctx)
+	info, err := infoOf(ctx, l.stream)
 	if err != nil {
 		return fabric.LogInfo{}, l.failed("inspect", err)
 	}

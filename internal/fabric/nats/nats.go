@@ -29,9 +29,6 @@ import (
 // the server just refused.
 const retryPause = time.Second
 
-// inProcessPause is how long a write waits for another of the same ID.
-const inProcessPause = 10 * time.Millisecond
-
 // Options configure a Provider.
 type Options struct {
 	// Replicas is the number of copies of every stream; 0 is 1.
@@ -277,6 +274,7 @@ const (
 	codeWrongLastSequenceReplicated jetstream.ErrorCode = 10164
 	codeStoreFailed                 jetstream.ErrorCode = 10077
 	codeDuplicateInProcess          jetstream.ErrorCode = 10158
+	codeNoLeader                    jetstream.ErrorCode = 10008
 )
 
 // isConflict says whether a write was refused because its subject had moved on.

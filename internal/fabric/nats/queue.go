@@ -78,12 +78,14 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 
 // consumer returns the consumer that all workers of the queue share.
 func (q *queue) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	return q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable:       "workers",
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       q.config.Visibility,
-		MaxDeliver:    -1,
-		MaxAckPending: q.config.MaxJobs + q.headroom, // delayed jobs count as delivered and must not block
+	return ask(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
+		return q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable:       "workers",
+			AckPolicy:     jetstream.AckExplicitPolicy,
+			AckWait:       q.config.Visibility,
+			MaxDeliver:    -1,
+			MaxAckPending: q.config.MaxJobs + q.headroom, // delayed jobs count as delivered and must not block
+		})
 	})
 }
 
@@ -116,28 +118,16 @@ func (q *queue) store(ctx context.Context, e envelope, payload []byte, dedupID s
 	if err != nil {
 		return err
 	}
-	err = q.admit(ctx)
-	for err == nil {
-		err = tries(ctx, func(ctx context.Context, _ bool) error {
-			_, err := q.provider.js.PublishMsg(ctx, msg,
-				// The ID may hold what a header cannot.
-				jetstream.WithMsgID(token(dedupID)),
-				jetstream.WithExpectLastSequencePerSubject(0))
-			return err
-		})
-		if !hasCode(err, codeDuplicateInProcess) {
-			break
-		}
-		// Another is storing a job of this ID at this moment, and may fail.
-		pauseFor(ctx, inProcessPause)
-		err = ctx.Err()
+	msg.Header.Set(jetstream.MsgIDHeader, token(dedupID)) // the ID may hold what a header cannot
+	if err = q.admit(ctx); err == nil {
+		_, err = q.provider.publish(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
 	}
 	if !isConflict(err) && !errors.Is(err, fabric.ErrFull) {
 		return err
 	}
 	// Refused because the job is there; or, replicated, because another writer was about to
 	// store it, who may have failed. Only the first is success.
-	if _, getErr := q.jobs.GetLastMsgForSubject(ctx, msg.Subject); getErr != nil {
+	if _, getErr := lastOf(ctx, q.jobs, msg.Subject); getErr != nil {
 		return errors.Join(err, getErr)
 	}
 	return nil
@@ -156,7 +146,7 @@ func (q *queue) admit(ctx context.Context) error {
 		q.room--
 		return nil
 	}
-	info, err := q.jobs.Info(ctx)
+	info, err := infoOf(ctx, q.jobs)
 	if err != nil {
 		return err
 	}
@@ -173,7 +163,7 @@ func (q *queue) Len(ctx context.Context) (int, error) {
 	if err := q.provider.ready(ctx); err != nil {
 		return 0, q.failed("count jobs of", err)
 	}
-	info, err := q.jobs.Info(ctx)
+	info, err := infoOf(ctx, q.jobs)
 	if err != nil {
 		return 0, q.failed("count jobs of", err)
 	}
@@ -187,7 +177,7 @@ func (q *queue) DeadLetters(ctx context.Context, after string, limit int) ([]fab
 	}
 	next := uint64(1)
 	if after != "" {
-		msg, err := q.dead.GetLastMsgForSubject(ctx, q.deadPrefix()+token(after))
+		msg, err := lastOf(ctx, q.dead, q.deadPrefix()+token(after))
 		if err != nil {
 			return nil, q.failed("list dead letters of", err)
 		}
@@ -195,7 +185,7 @@ func (q *queue) DeadLetters(ctx context.Context, after string, limit int) ([]fab
 	}
 	letters := []fabric.DeadLetter{}
 	for limit = min(limit, fabric.MaxDeadLettersPage); len(letters) < limit; {
-		msg, err := q.dead.GetMsg(ctx, next, jetstream.WithGetMsgSubject(q.deadPrefix()+"*"))
+		msg, err := nextOf(ctx, q.dead, q.deadPrefix()+"*", next)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			break
 		}
@@ -243,13 +233,13 @@ func (q *queue) takeDead(
 	err := q.provider.ready(ctx)
 	var msg *jetstream.RawStreamMsg
 	if err == nil {
-		msg, err = q.dead.GetLastMsgForSubject(ctx, q.deadPrefix()+token(id))
+		msg, err = lastOf(ctx, q.dead, q.deadPrefix()+token(id))
 	}
 	if err == nil {
 		err = use(msg)
 	}
 	if err == nil {
-		err = q.dead.DeleteMsg(ctx, msg.Sequence)
+		err = remove(ctx, q.dead, msg.Sequence, q.dead.DeleteMsg)
 	}
 	if err != nil {
 		return q.failed(operation, fmt.Errorf("id %.300q: %w", id, err))

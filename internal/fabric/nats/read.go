@@ -14,9 +14,6 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
-// operationTimeout bounds one round trip to a store, however long the caller would wait.
-const operationTimeout = 5 * time.Second
-
 // pageBytes is about how much one page of a read carries.
 const pageBytes = 8 << 20
 
@@ -26,11 +23,6 @@ const pageBytes = 8 << 20
 type stored struct {
 	provider *Provider
 	stream   string
-}
-
-// bounded returns ctx with operationTimeout.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, operationTimeout)
 }
 
 // getRequest asks for messages, by the API of JetStream (ADR-31).
@@ -61,7 +53,9 @@ func (s stored) leader(ctx context.Context, request getRequest) (fabric.Entry, e
 	if err != nil {
 		return fabric.Entry{}, err
 	}
-	answer, err := s.provider.conn.RequestWithContext(ctx, s.api("STREAM.MSG.GET"), body)
+	answer, err := ask(ctx, func(ctx context.Context) (*natsgo.Msg, error) {
+		return s.provider.conn.RequestWithContext(ctx, s.api("STREAM.MSG.GET"), body)
+	})
 	if err != nil {
 		return fabric.Entry{}, err
 	}
@@ -187,4 +181,50 @@ func statusError(msg *natsgo.Msg) error {
 		return natsgo.ErrNoResponders
 	}
 	return fmt.Errorf("status %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
+}
+
+// lastOf returns the newest message under a subject as the leader of the stream has it, or
+// jetstream.ErrMsgNotFound.
+func lastOf(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
+	return ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return stream.GetLastMsgForSubject(ctx, subject)
+	})
+}
+
+// nextOf returns the first message under a pattern from a sequence number on, or
+// jetstream.ErrMsgNotFound.
+func nextOf(
+	ctx context.Context, stream jetstream.Stream, pattern string, from uint64,
+) (*jetstream.RawStreamMsg, error) {
+	return ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(pattern))
+	})
+}
+
+// infoOf returns what the leader of the stream knows of it.
+func infoOf(ctx context.Context, stream jetstream.Stream) (*jetstream.StreamInfo, error) {
+	return ask(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) { return stream.Info(ctx) })
+}
+
+// remove deletes one message with the method given. One that an earlier try has deleted
+// unheard is deleted.
+func remove(
+	ctx context.Context, stream jetstream.Stream, seq uint64, method func(context.Context, uint64) error,
+) error {
+	return tries(ctx, func(ctx context.Context, again bool) error {
+		err := method(ctx, seq)
+		if again && errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+			if _, getErr := stream.GetMsg(ctx, seq); errors.Is(getErr, jetstream.ErrMsgNotFound) {
+				return nil
+			}
+		}
+		return err
+	})
+}
+
+// purge removes the messages under a pattern.
+func purge(ctx context.Context, stream jetstream.Stream, pattern string) error {
+	return tries(ctx, func(ctx context.Context, _ bool) error {
+		return stream.Purge(ctx, jetstream.WithPurgeSubject(pattern))
+	})
 }

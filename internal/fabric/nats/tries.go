@@ -3,35 +3,91 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/parleyio/parley/internal/fabric"
 )
 
-// tryTimeout bounds one write: a request that meets a leader that dies is never answered,
-// and the next one goes to the new leader. An election takes 1.5 to 2 s.
-const tryTimeout = time.Second
-
-// tries calls write, each time for at most tryTimeout, until it is answered or ctx ends.
-// again tells write that an earlier try may have succeeded unheard.
-func tries(ctx context.Context, write func(ctx context.Context, again bool) error) error {
-	for again := false; ; again = true {
-		trying, done := context.WithTimeout(ctx, tryTimeout)
-		err := write(trying, again)
-		done()
-		if err == nil || ctx.Err() != nil || !unanswered(err) {
-			return err
-		}
-		pauseFor(ctx, tryPause)
-	}
-}
+// tryTimeout bounds the first tries of a request: one that meets a leader that dies is never
+// answered, and the next one goes to the new leader. An election takes 1 to 2 s.
+const tryTimeout = 500 * time.Millisecond
 
 // tryPause keeps tries apart that fail at once.
 const tryPause = 50 * time.Millisecond
 
-// unanswered tells whether nobody said whether a write was done.
+// operationTimeout bounds all tries of a request for a caller who set no bound himself, and
+// for all callers where a function says so with bounded.
+const operationTimeout = 5 * time.Second
+
+// bounded returns ctx with operationTimeout.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, operationTimeout)
+}
+
+// tries calls request, each time for tryTimeout and later for longer, until it is answered or
+// ctx ends or, when that has no deadline, operationTimeout is over. again tells it that an
+// earlier try may have been done unheard: it must bear a repetition.
+func tries(ctx context.Context, request func(ctx context.Context, again bool) error) error {
+	limit, cancel := fabric.WithDefaultTimeout(ctx, operationTimeout)
+	defer cancel()
+	begin := time.Now()
+	for again := false; ; again = true {
+		// Longer when the store is only slow.
+		trying, done := context.WithTimeout(limit, max(tryTimeout, time.Since(begin)/4))
+		err := request(trying, again)
+		done()
+		if err == nil || !unanswered(err) {
+			return err
+		}
+		pauseFor(limit, tryPause)
+		if limit.Err() != nil {
+			if ctx.Err() == nil {
+				err = fmt.Errorf("%w: %w", fabric.ErrUnavailable, err)
+			}
+			return err
+		}
+	}
+}
+
+// ask is tries for a request that changes nothing.
+func ask[T any](ctx context.Context, request func(ctx context.Context) (T, error)) (T, error) {
+	var answer T
+	err := tries(ctx, func(ctx context.Context, _ bool) (err error) {
+		answer, err = request(ctx)
+		return err
+	})
+	return answer, err
+}
+
+// publish stores a message, by as many tries as that takes, once: by its ID the engine knows
+// the repetition of one that it has, also of one whose expectation no longer holds because it
+// was stored itself. A message without an ID gets one.
+func (p *Provider) publish(
+	ctx context.Context, msg *natsgo.Msg, options ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
+	if msg.Header == nil {
+		msg.Header = natsgo.Header{}
+	}
+	if msg.Header.Get(jetstream.MsgIDHeader) == "" {
+		msg.Header.Set(jetstream.MsgIDHeader, nuid.Next())
+	}
+	return ask(ctx, func(ctx context.Context) (*jetstream.PubAck, error) {
+		return p.js.PublishMsg(ctx, msg, options...)
+	})
+}
+
+// retryWindow is how long a stream without a DedupWindow of its own remembers the IDs of
+// messages: longer than anybody tries.
+const retryWindow = 30 * time.Second
+
+// unanswered tells whether nobody said whether a request was done, or it is still being done.
 func unanswered(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, natsgo.ErrTimeout) ||
-		errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse)
+		errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		hasCode(err, codeNoLeader) || hasCode(err, codeDuplicateInProcess)
 }

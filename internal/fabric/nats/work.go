@@ -12,11 +12,6 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
-// heartbeat is how often the server tells one who waits that his request is alive. After two
-// that did not come he asks anew. In a cluster the first request may get lost, because a node
-// may learn of a new consumer before it learns of the way there.
-const heartbeat = 2 * time.Second
-
 // settleTimeout bounds the writes that settle a job after its handler has returned. They do
 // not end with the worker's context: what was done must be told.
 const settleTimeout = 5 * time.Second
@@ -31,8 +26,12 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	defer release()
 	w := &worker{queue: q, handler: handler, slots: make(chan struct{}, q.config.Concurrency)}
 	for bound.Err() == nil && !q.provider.conn.IsClosed() {
-		if err := w.consume(bound); bound.Err() == nil && !q.provider.conn.IsClosed() {
-			q.warn("worker interrupted", slog.Any("error", err))
+		err := w.consume(bound)
+		if bound.Err() != nil || q.provider.conn.IsClosed() {
+			break
+		}
+		q.warn("worker interrupted", slog.Any("error", err))
+		if !errors.Is(err, jetstream.ErrNoHeartbeat) {
 			pause(bound)
 		}
 	}
@@ -64,7 +63,8 @@ func (w *worker) consume(ctx context.Context) error {
 		return err
 	}
 	deliveries, err := consumer.Messages(
-		jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(heartbeat))
+		// After two heartbeats that did not come it asks anew.
+		jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(silence/2))
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 	defer cancel()
 	switch {
 	case err == nil:
-		w.report("finish job", msg.DoubleAck(settle))
+		w.report("finish job", finish(settle, msg))
 	case ctx.Err() != nil && !errors.Is(err, fabric.ErrGiveUp):
 		w.giveUpLease(msg, 0)
 	default:
@@ -171,8 +171,7 @@ func (w *worker) fail(
 	e.RetryAt = now.Add(w.queue.config.Retry.Wait(e.Failures)).UTC()
 	next, err := e.message(w.queue.jobsPrefix(), msg.Data())
 	if err == nil {
-		_, err = w.queue.provider.js.PublishMsg(ctx, next,
-			jetstream.WithExpectLastSequencePerSubject(sequence))
+		_, err = w.queue.provider.publish(ctx, next, jetstream.WithExpectLastSequencePerSubject(sequence))
 	}
 	if err != nil && !isConflict(err) {
 		w.report("retry job", err)
@@ -196,13 +195,13 @@ func (w *worker) bury(
 		return err
 	}
 	pushesOut := w.queue.deadFull(ctx, letter.Subject)
-	if _, err := w.queue.provider.js.PublishMsg(ctx, letter); err != nil {
+	if _, err := w.queue.provider.publish(ctx, letter); err != nil {
 		return err
 	}
 	if pushesOut {
 		w.queue.provider.dropped(fabric.DropDeadLetter, 1)
 	}
-	if err := msg.DoubleAck(ctx); err != nil {
+	if err := finish(ctx, msg); err != nil {
 		return err
 	}
 	if w.queue.config.Dead != nil {
@@ -216,11 +215,11 @@ func (w *worker) bury(
 // deadFull says whether a dead letter under subject will push another out. What else is
 // buried or removed at the same moment can make it wrong by one.
 func (q *queue) deadFull(ctx context.Context, subject string) bool {
-	info, err := q.dead.Info(ctx)
+	info, err := infoOf(ctx, q.dead)
 	if err != nil || info.State.Msgs < uint64(q.config.MaxDead) {
 		return false
 	}
-	_, err = q.dead.GetLastMsgForSubject(ctx, subject)
+	_, err = lastOf(ctx, q.dead, subject)
 	return errors.Is(err, jetstream.ErrMsgNotFound)
 }
 
@@ -238,4 +237,9 @@ func (w *worker) report(operation string, err error) {
 	if err != nil {
 		w.queue.warn("job not settled", slog.String("operation", operation), slog.Any("error", err))
 	}
+}
+
+// finish removes a job and returns when the queue has said that it did.
+func finish(ctx context.Context, msg jetstream.Msg) error {
+	return tries(ctx, func(ctx context.Context, _ bool) error { return msg.DoubleAck(ctx) })
 }

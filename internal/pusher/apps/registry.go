@@ -53,9 +53,14 @@ type Registry struct {
 	changed  chan struct{} // closed and replaced after each change of stored
 	handlers []func(old, new *App)
 	loaded   bool
+	current  bool // the watch tells of every change: false while the apps are loaded again
+	// deletions are those that the watch told of while a write of this registry runs, with
+	// their revisions: what was written may be gone again before its writer shows it.
+	deletions map[string]uint64
 }
 
-// record is a stored app at its revision. The app is nil if the document is unreadable.
+// record is a stored app at its revision. The app is nil if the document is unreadable, or if
+// this registry deleted it and the watch has not told of that yet.
 type record struct {
 	app      *App
 	revision uint64
@@ -170,6 +175,7 @@ func (r *Registry) follow(ctx context.Context, err error) {
 // until ctx ends.
 func (r *Registry) watch(ctx context.Context, ready func()) error {
 	loading := map[string]record{}
+	defer r.outdated()
 	return r.documents.Watch(ctx, func(change fabric.Change) {
 		switch {
 		case loading == nil:
@@ -186,12 +192,18 @@ func (r *Registry) watch(ctx context.Context, ready func()) error {
 	})
 }
 
-// apply takes over one change of the store.
+// apply takes over one change of the store, unless it or a later one is known.
 func (r *Registry) apply(change fabric.Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if change.Revision <= r.stored[change.Key].revision {
+		return
+	}
 	if change.Deleted {
 		delete(r.stored, change.Key)
+		if r.deletions != nil {
+			r.deletions[change.Key] = change.Revision
+		}
 	} else {
 		r.stored[change.Key] = r.read(change.Document)
 	}
@@ -207,8 +219,30 @@ func (r *Registry) replace(stored map[string]record) {
 			stored[id] = last // not a change
 		}
 	}
-	r.stored, r.loaded = stored, true
+	r.stored, r.loaded, r.current = stored, true, true
 	r.publish()
+}
+
+// outdated notes that the watch has ended.
+func (r *Registry) outdated() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current = false
+}
+
+// wrote shows a write of this registry at once: the watch may be late, since it has to notice
+// first when the server that told it is gone. It returns false when that must be left to the
+// watch, whose first round would not know of it.
+func (r *Registry) wrote(id string, now record) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.stored[id]
+	later := now.revision > last.revision || now.app == nil && now.revision == last.revision
+	if r.current && later && now.revision > r.deletions[id] {
+		r.stored[id] = now
+		r.publish()
+	}
+	return r.current
 }
 
 // publish makes stored visible, reports what is different and wakes the writers that wait

@@ -27,7 +27,7 @@ const (
 	writeTries = 10
 	// writePause is the pause after the first conflict; it grows by as much each time.
 	writePause = 10 * time.Millisecond
-	// visibleTimeout is the longest wait for the own watch to show a write.
+	// visibleTimeout is the longest wait for the own watch to show what was written.
 	visibleTimeout = 5 * time.Second
 )
 
@@ -37,7 +37,8 @@ var errNotLoaded = errors.New("apps are not loaded yet")
 // one. The error wraps ErrInvalid, or ErrExists if another app has the id or key.
 //
 // Like every writing method it needs Start to have returned, and returns when the reading
-// methods of this registry show the app (after 5 seconds it returns even if they do not).
+// methods of this registry show the app (while it loads the apps again after an error of the
+// store, it waits for that for 5 seconds at most).
 func (r *Registry) Create(ctx context.Context, app App) (*App, error) {
 	release, err := r.beginWrite(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (r *Registry) Rotate(ctx context.Context, id string, alsoKey bool) (*App, e
 func (r *Registry) Delete(ctx context.Context, id string) error {
 	err := r.write(ctx, id, func(document fabric.Document) error {
 		err := r.documents.Delete(ctx, id, document.Revision)
-		if err == nil {
+		if err == nil && !r.wrote(id, record{revision: document.Revision}) {
 			r.awaitVisible(ctx, id, func(now record) bool { return now.revision != document.Revision })
 		}
 		return err
@@ -218,7 +219,13 @@ func (r *Registry) beginWrite(ctx context.Context) (release func(), err error) {
 		<-r.writing
 		return nil, errNotLoaded
 	}
-	return func() { <-r.writing }, nil
+	r.deletions = map[string]uint64{}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.deletions = nil
+		<-r.writing
+	}, nil
 }
 
 // put stores app over the given revision, and returns when it is visible.
@@ -234,8 +241,10 @@ func (r *Registry) put(ctx context.Context, app App, revision uint64) (*App, err
 	if err != nil {
 		return nil, err
 	}
-	r.awaitVisible(ctx, app.ID, func(now record) bool { return now.revision >= revision })
 	stored := r.read(fabric.Document{Key: app.ID, Value: value, Revision: revision})
+	if !r.wrote(app.ID, stored) {
+		r.awaitVisible(ctx, app.ID, func(now record) bool { return now.revision >= revision })
+	}
 	return stored.app, nil
 }
 

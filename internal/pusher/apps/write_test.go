@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/memory"
@@ -256,4 +259,98 @@ func TestEnsureDefault(t *testing.T) {
 	if _, ok, err := started(t, collection(t, memory.New()), &static).EnsureDefault(t.Context(), DefaultID); ok || err != nil {
 		t.Errorf("beside a static app: created %v, error %v", ok, err)
 	}
+}
+
+// deaf is a collection whose watch tells nothing after its first round until it is told to.
+type deaf struct {
+	fabric.Documents
+	hear chan struct{}
+}
+
+func (d deaf) Watch(ctx context.Context, changed func(fabric.Change), ready func()) error {
+	loaded := false
+	return d.Documents.Watch(ctx, func(change fabric.Change) {
+		if loaded {
+			<-d.hear
+		}
+		changed(change)
+	}, func() { loaded = true; ready() })
+}
+
+// TestWritesShowAtOnce has the watch be late: what this registry wrote itself shows at once, and
+// nothing comes back or is reported again when the watch tells of it.
+func TestWritesShowAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		documents := deaf{collection(t, memory.New()), make(chan struct{})}
+		r := started(t, documents)
+		var reports []string
+		r.OnChange(func(old, new *App) {
+			switch {
+			case old == nil:
+				reports = append(reports, "create "+new.ID)
+			case new == nil:
+				reports = append(reports, "delete "+old.ID)
+			default:
+				reports = append(reports, "update "+new.ID+" "+new.Name)
+			}
+		})
+		begin := time.Now()
+		_, err1 := r.Create(t.Context(), valid("stays"))
+		_, err2 := r.Create(t.Context(), valid("goes"))
+		_, err3 := r.Update(t.Context(), "stays", func(app *App) error { app.Name = "new"; return nil })
+		err4 := r.Delete(t.Context(), "goes")
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("the writes took %v", took)
+		}
+		if got := ids(r.All()); got != "stays" {
+			t.Errorf("All has %q", got)
+		}
+		if _, err := r.Create(t.Context(), valid("again")); err != nil {
+			t.Fatal(err)
+		}
+		close(documents.hear)
+		synctest.Wait()
+		if got := ids(r.All()); got != "again stays" {
+			t.Errorf("then All has %q", got)
+		}
+		want := []string{"create stays", "create goes", "update stays new", "delete goes", "create again"}
+		if !slices.Equal(reports, want) {
+			t.Errorf("reported %q, want %q", reports, want)
+		}
+		if len(r.stored) != 2 {
+			t.Errorf("%d records are kept", len(r.stored))
+		}
+	})
+}
+
+// hasty is a collection where each document that was put is deleted before Put returns, when
+// the watch has told of both.
+type hasty struct {
+	fabric.Documents
+}
+
+func (h hasty) Put(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	revision, err := h.Documents.Put(ctx, key, value, revision)
+	if err == nil {
+		err = h.Documents.Delete(ctx, key, revision)
+	}
+	synctest.Wait()
+	return revision, err
+}
+
+// TestDeletedMeanwhile has another delete an app before its creator has shown it.
+func TestDeletedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, hasty{Documents: collection(t, memory.New())})
+		if _, err := r.Create(t.Context(), valid("1")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := ids(r.All()); got != "" {
+			t.Errorf("All has %q", got)
+		}
+	})
 }

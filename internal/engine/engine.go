@@ -28,6 +28,10 @@ const startTimeout = 2 * time.Minute
 // reconnectWait is the pause between two attempts of a connection to come back.
 const reconnectWait = 250 * time.Millisecond
 
+// drainTimeout is how long Stop gives a connection to hand over what it has received. One with
+// a subscription that nobody reads would never be through.
+const drainTimeout = 2 * time.Second
+
 // pollInterval is the pause between two looks at something that tells nobody when it is done.
 const pollInterval = 25 * time.Millisecond
 
@@ -45,6 +49,7 @@ type Engine struct {
 	server  *server.Server
 	logger  *slog.Logger
 	fatal   *fatalError
+	said    *repeats // of the log
 	lock    *flock.Flock
 
 	routesMu sync.Mutex // held while routes change
@@ -114,6 +119,7 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 		stopped:     make(chan struct{}),
 	}
 	log := newLogAdapter(options.Logger, e.fatal)
+	e.said = log.said
 	if e.cluster != nil {
 		e.routes = e.cluster.Routes
 		log.hide(e.cluster.passwords())
@@ -179,6 +185,7 @@ func (e *Engine) connect(name, user string) (*nats.Conn, error) {
 		nats.Name(name),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
+		nats.DrainTimeout(drainTimeout),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			e.logger.Warn("engine connection", slog.String("connection", name), slog.Any("error", err))
 		}),
@@ -220,8 +227,8 @@ func (e *Engine) Stop(ctx context.Context) error {
 	}
 }
 
-// drain lets the connections send what they hold, and closes them when that is done or ctx
-// ends.
+// drain lets the connections send what they hold and hand over what they received, for
+// drainTimeout at most, and closes them then or when ctx ends.
 func (e *Engine) drain(ctx context.Context) {
 	e.mu.Lock()
 	connections := maps.Clone(e.connections)
@@ -251,6 +258,7 @@ func (e *Engine) shutdown() {
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
 	e.background.Wait()
+	e.said.close()
 	if e.beforeUnlock != nil {
 		e.unlockErr = e.beforeUnlock()
 	}

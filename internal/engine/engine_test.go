@@ -203,3 +203,30 @@ func TestEndedContext(t *testing.T) {
 		t.Error("connection is open after Stop")
 	}
 }
+
+// TestStopWithUnread stops while nobody reads what a subscription has received. What waits in
+// the connection is still sent.
+func TestStopWithUnread(t *testing.T) {
+	e := start(t, t.TempDir())
+	conn, _ := connect(t, e)
+	unread, err := conn.SubscribeSync("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := conn.Publish("s", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := unread.Pending(); err != nil || n != 10 {
+		t.Fatalf("%d messages wait, %v", n, err)
+	}
+	begin := time.Now()
+	stop(t, e)
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+}

@@ -34,10 +34,14 @@ type logAdapter struct {
 	logger *slog.Logger
 	fatal  *fatalError
 	hidden *strings.Replacer
+	said   *repeats
 }
 
 func newLogAdapter(logger *slog.Logger, fatal *fatalError) *logAdapter {
-	return &logAdapter{logger: logger, fatal: fatal, hidden: strings.NewReplacer()}
+	return &logAdapter{
+		logger: logger, fatal: fatal, hidden: strings.NewReplacer(),
+		said: &repeats{logger: logger, kinds: map[string]*repeat{}},
+	}
 }
 
 // hide keeps secrets out of the log. The server does write the URL of a route in places, and
@@ -62,12 +66,12 @@ func (a *logAdapter) Noticef(format string, values ...any) {
 
 // Warnf implements server.Logger.
 func (a *logAdapter) Warnf(format string, values ...any) {
-	a.logger.Warn("engine", a.message(format, values))
+	a.said.write(slog.LevelWarn, kindOf(slog.LevelWarn, format, values), a.message(format, values))
 }
 
 // Errorf implements server.Logger.
 func (a *logAdapter) Errorf(format string, values ...any) {
-	a.logger.Error("engine", a.message(format, values))
+	a.said.write(slog.LevelError, kindOf(slog.LevelError, format, values), a.message(format, values))
 }
 
 // Fatalf implements server.Logger. It returns; the engine is then half started at best.

@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -65,5 +69,80 @@ func TestSync(t *testing.T) {
 		if !options.NoSigs || !options.DontListen {
 			t.Error("the engine would take signals or listen")
 		}
+	}
+}
+
+// TestRepeats has the engine say for two hours, four times a second, that it cannot reach two
+// others, and then no more.
+func TestRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{})
+		const format = "Error trying to connect to route (attempt %v): %v"
+		refused := map[string]error{"one": errors.New("one refuses"), "two": errors.New("two refuses")}
+		for n := range 4 * 7200 {
+			a.Errorf(format, n, refused["one"])
+			if n < 8 {
+				a.Errorf(format, n, refused["two"])
+			}
+			time.Sleep(time.Second / 4)
+		}
+		time.Sleep(time.Minute)
+		a.Errorf(format, 1, refused["one"])
+		lines := map[string]int{}
+		repeated := 0
+		for line := range strings.Lines(out.String()) {
+			for peer := range refused {
+				switch {
+				case !strings.Contains(line, peer+" refuses"):
+				case strings.Contains(line, "over=true"):
+					lines[peer+" over"]++
+				default:
+					lines[peer]++
+				}
+			}
+			if _, rest, ok := strings.Cut(line, "repeated="); ok && strings.Contains(line, "one refuses") {
+				count, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+				n, err := strconv.Atoi(count)
+				if err != nil {
+					t.Error(err)
+				}
+				repeated += n
+			}
+		}
+		// 10, 20, 40, 80, 160, 320 and 600 s apart, the first, and the one after the end.
+		want := map[string]int{"one": 2 + 6 + 10, "one over": 1, "two": 1, "two over": 1}
+		if !maps.Equal(lines, want) {
+			t.Errorf("lines are %v, want %v:\n%s", lines, want, out.String())
+		}
+		if repeated != 4*7200-1 {
+			t.Errorf("%d repetitions were told, want %d", repeated, 4*7200-1)
+		}
+		if !strings.Contains(out.String(), "total=8 lasted=1.75s") {
+			t.Errorf("the end is not told right:\n%s", out.String())
+		}
+		a.said.close()
+	})
+}
+
+// TestManyKinds has the engine say what it never said before: all of it is written, and
+// little remembered.
+func TestManyKinds(t *testing.T) {
+	var out bytes.Buffer
+	a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{})
+	for n := range 1000 {
+		a.Warnf("%s", fmt.Sprint("text ", n))
+	}
+	if n := strings.Count(out.String(), "\n"); n != 1000 {
+		t.Errorf("%d lines were written", n)
+	}
+	if n := len(a.said.kinds); n != repeatKinds {
+		t.Errorf("%d kinds are remembered", n)
+	}
+	a.said.close()
+	a.Warnf("after the end")
+	a.Warnf("after the end")
+	if n := strings.Count(out.String(), "after the end"); n != 2 || len(a.said.kinds) != 0 {
+		t.Errorf("after the end %d lines were written, %d kinds remembered", n, len(a.said.kinds))
 	}
 }

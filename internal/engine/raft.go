@@ -26,6 +26,12 @@ var lostQuorumInterval time.Duration
 //go:linkname lostQuorumCheck github.com/nats-io/nats-server/v2/server.lostQuorumCheck
 var lostQuorumCheck time.Duration
 
+// A leader whose replicas change asks the leader of the cluster for each step, which may not
+// answer, and asks again after this time.
+//
+//go:linkname migrateMetaRetryInterval github.com/nats-io/nats-server/v2/server.migrateMetaRetryInterval
+var migrateMetaRetryInterval time.Duration
+
 // init runs before any server can start, since the server reads these without a lock.
 func init() {
 	hbInterval = 250 * time.Millisecond          // 1 s: a leader says that it lives
@@ -33,4 +39,5 @@ func init() {
 	maxElectionTimeout = 2 * time.Second         // 9 s: at a random time between the two
 	lostQuorumInterval = 2500 * time.Millisecond // 10 s: a follower not heard of is away
 	lostQuorumCheck = 500 * time.Millisecond     // 10 s: how often a leader looks for that
+	migrateMetaRetryInterval = time.Second       // 5 s
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
 
@@ -131,9 +132,10 @@ func (e *Engine) awaitReplicas(ctx context.Context, conn *nats.Conn, name string
 	if err != nil {
 		return err
 	}
+	current := map[string]map[string]bool{} // by the consumer, "" for the stream: see settling
 	var missing error
 	err = poll(ctx, 4*pollInterval, func() bool {
-		missing = e.reached(ctx, conn, name, replicas, first.State.LastSeq)
+		missing = e.reached(ctx, conn, name, replicas, first.State.LastSeq, current)
 		return missing == nil
 	})
 	if err != nil {
@@ -144,12 +146,19 @@ func (e *Engine) awaitReplicas(ctx context.Context, conn *nats.Conn, name string
 
 func (e *Engine) reached(
 	ctx context.Context, conn *nats.Conn, name string, replicas int, sequence uint64,
+	current map[string]map[string]bool,
 ) error {
+	settled := func(group string, cluster *server.ClusterInfo, replicas int) error {
+		if current[group] == nil {
+			current[group] = map[string]bool{}
+		}
+		return settling(cluster, replicas, current[group])
+	}
 	info, err := readStream(ctx, conn, name)
 	if err != nil {
 		return err
 	}
-	if err := settled(info.Cluster, replicas); err != nil {
+	if err := settled("", info.Cluster, replicas); err != nil {
 		return err
 	}
 	found, err := consumers(ctx, conn, name)
@@ -160,7 +169,7 @@ func (e *Engine) reached(
 		if consumer.Config.Durable == "" {
 			continue // lives and dies with one server
 		}
-		if err := settled(consumer.Cluster, consumer.Config.replicas(replicas)); err != nil {
+		if err := settled(consumer.Name, consumer.Cluster, consumer.Config.replicas(replicas)); err != nil {
 			return fmt.Errorf("consumer %s: %w", consumer.Name, err)
 		}
 	}

@@ -208,6 +208,13 @@ func ownReplicas(info *server.JSInfo) map[string]replica {
 // settled returns nil when the group has a leader and that many members, all of them
 // current, and otherwise what is missing.
 func settled(cluster *server.ClusterInfo, replicas int) error {
+	return settling(cluster, replicas, map[string]bool{})
+}
+
+// settling is settled for one who looks again and again while others write: there is hardly a
+// moment then at which no replica is one message behind, so that each has to be found current
+// at some look. It keeps in current which were.
+func settling(cluster *server.ClusterInfo, replicas int, current map[string]bool) error {
 	if cluster == nil {
 		if replicas > 1 {
 			return ErrStandalone
@@ -221,7 +228,14 @@ func settled(cluster *server.ClusterInfo, replicas int) error {
 		return fmt.Errorf("%d of %d replicas", len(cluster.Replicas)+1, replicas)
 	}
 	for _, peer := range cluster.Replicas {
-		if !peer.Current || peer.Offline || peer.Pending {
+		if peer.Offline || peer.Pending {
+			delete(current, peer.Name)
+		} else if peer.Current {
+			current[peer.Name] = true
+		}
+	}
+	for _, peer := range cluster.Replicas {
+		if !current[peer.Name] {
 			return fmt.Errorf("replica on %s is not current, %d behind", peer.Name, peer.Lag)
 		}
 	}

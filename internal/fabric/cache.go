@@ -27,6 +27,9 @@ var ErrNotCounter = errors.New("not a counter")
 type Cache interface {
 	// Get returns the value, or ErrNotFound.
 	Get(ctx context.Context, key string) ([]byte, error)
+	// GetMany returns the values of those keys that have one, in the time of few Gets. It may
+	// be stale by a moment on every node.
+	GetMany(ctx context.Context, keys []string) (map[string][]byte, error)
 	// Set stores value whatever was there before.
 	Set(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Delete removes the key; there may be none.

@@ -1,12 +1,10 @@
 package pusher
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/pusher/protocol"
 	"github.com/parleyio/parley/internal/transport/websocket"
@@ -129,24 +127,50 @@ func (h *Hub) Members(app *apps.App, channel string) []protocol.Member {
 	return room.MemberList()
 }
 
-// Cached returns the data of a cache channel's last event and how long it is kept. It may
-// wait for the cache that the nodes share.
-func (h *Hub) Cached(app *apps.App, channel string) (data string, ttl time.Duration, ok bool) {
-	if h.cluster == nil || h.fresh(app.ID, channel) {
-		return h.cachedHere(app.ID, channel)
-	}
-	event, err := h.realm(app).lookCached(channel)
-	if err != nil && !errors.Is(err, fabric.ErrNotFound) {
-		return h.cachedHere(app.ID, channel) // better than nothing
-	}
-	return event.data, event.expires.Sub(h.options.Now()), event.payload != nil
+// CachedEvent is the last event of a cache channel.
+type CachedEvent struct {
+	Data string
+	TTL  time.Duration // how long it is still kept
 }
 
-func (h *Hub) cachedHere(appID, channel string) (data string, ttl time.Duration, ok bool) {
-	if r := h.find(appID); r != nil {
-		return r.cache.peek(channel)
+// Cached returns the last events of those of the channels that are cache channels and have
+// one. It may wait for the cache that the nodes share.
+func (h *Hub) Cached(app *apps.App, channels ...string) map[string]CachedEvent {
+	found := map[string]CachedEvent{}
+	here := func(channel string) {
+		if r := h.find(app.ID); r != nil {
+			if data, ttl, ok := r.cache.peek(channel); ok {
+				found[channel] = CachedEvent{data, ttl}
+			}
+		}
 	}
-	return "", 0, false
+	var elsewhere []string
+	for _, channel := range channels {
+		switch {
+		case !protocol.KindOf(channel).Has(protocol.Cached):
+		case h.cluster == nil || h.fresh(app.ID, channel):
+			here(channel)
+		default:
+			elsewhere = append(elsewhere, channel)
+		}
+	}
+	if len(elsewhere) == 0 {
+		return found
+	}
+	events, err := h.realm(app).lookCached(elsewhere...)
+	if err != nil {
+		for _, channel := range elsewhere {
+			here(channel) // better than nothing
+		}
+		return found
+	}
+	now := h.options.Now()
+	for channel, event := range events {
+		if event.payload != nil {
+			found[channel] = CachedEvent{event.data, event.expires.Sub(now)}
+		}
+	}
+	return found
 }
 
 // fresh tells whether this node has a channel's last event itself.

@@ -69,22 +69,47 @@ func (r *realm) shareCached(channel string, payload []byte) {
 	}
 }
 
-// lookCached returns a channel's last event from the shared cache, without payload when it
-// was marked as missing, or fabric.ErrNotFound.
-func (r *realm) lookCached(channel string) (cachedEvent, error) {
+// lookCached returns the last events of channels from the shared cache, those that have one:
+// without payload when it was marked as missing. That of a single channel is never stale.
+func (r *realm) lookCached(channels ...string) (map[string]cachedEvent, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
 	defer cancel()
-	value, err := r.hub.cluster.Cache.Get(ctx, r.cacheKey(channel))
-	if err != nil {
-		if !errors.Is(err, fabric.ErrNotFound) {
-			r.hub.metrics.rejected("cache_failed")
-		}
-		return cachedEvent{}, err
+	keys := make([]string, len(channels))
+	for i, channel := range channels {
+		keys[i] = r.cacheKey(channel)
 	}
+	var values map[string][]byte
+	var err error
+	if len(keys) == 1 {
+		var value []byte
+		value, err = r.hub.cluster.Cache.Get(ctx, keys[0])
+		if err == nil {
+			values = map[string][]byte{keys[0]: value}
+		} else if errors.Is(err, fabric.ErrNotFound) {
+			err = nil
+		}
+	} else {
+		values, err = r.hub.cluster.Cache.GetMany(ctx, keys)
+	}
+	if err != nil {
+		r.hub.metrics.rejected("cache_failed")
+		return nil, err
+	}
+	events := make(map[string]cachedEvent, len(values))
+	for i, channel := range channels {
+		if value, ok := values[keys[i]]; ok {
+			events[channel] = r.decodeCached(value)
+		}
+	}
+	return events, nil
+}
+
+// decodeCached reads what shareCached or reportMiss wrote.
+func (r *realm) decodeCached(value []byte) cachedEvent {
 	now := r.hub.options.Now()
 	event := cachedEvent{expires: now.Add(r.hub.options.CacheTTL)}
 	if len(value) <= expirySize {
-		return event, nil
+		return event
 	}
 	// The clock of the node that wrote it may be another.
 	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(value)))
@@ -98,7 +123,7 @@ func (r *realm) lookCached(channel string) (cachedEvent, error) {
 	if _, event.data, ok = protocol.EventOf(value[expirySize:]); ok {
 		event.payload = value[expirySize:]
 	}
-	return event, nil
+	return event
 }
 
 // reportMiss marks a channel as missing and tells whether this node was the first to do so.
@@ -130,9 +155,10 @@ func (r *realm) fetch(room *room, l *look) {
 	defer cancel()
 	// What is published after the look must reach this node.
 	_ = r.hub.cluster.Signal.Flush(ctx) // without a bus there is nothing to miss
-	event, err := r.lookCached(room.Channel)
-	first := errors.Is(err, fabric.ErrNotFound) && r.reportMiss(room.Channel)
-	known := err == nil || errors.Is(err, fabric.ErrNotFound)
+	events, err := r.lookCached(room.Channel)
+	event, there := events[room.Channel]
+	known := err == nil
+	first := known && !there && r.reportMiss(room.Channel)
 	room.mu.Lock()
 	defer room.mu.Unlock()
 	if room.look != l {

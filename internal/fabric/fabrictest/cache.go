@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -50,6 +51,19 @@ func testCacheValues(t *testing.T, p fabric.Provider) {
 	_, err := c.Get(ctx, "a")
 	wantError(t, "get after delete", err, fabric.ErrNotFound)
 	wantCached(t, c, "a b", "2a b")
+
+	many, err := c.GetMany(ctx, []string{"a", "a b", "nil", "empty", "*", ">", "*"})
+	must(t, "get many", err)
+	want := map[string][]byte{"a b": []byte("2a b"), "nil": {}, "empty": {}, "*": []byte("2*"), ">": []byte("2>")}
+	if !maps.EqualFunc(many, want, bytes.Equal) || many["nil"] == nil {
+		t.Errorf("got many %q, want %q", many, want)
+	}
+	none, err := c.GetMany(ctx, nil)
+	if err != nil || none == nil || len(none) != 0 {
+		t.Errorf("get none: %v, %v", none, err)
+	}
+	_, err = c.GetMany(ctx, []string{"a b", ""})
+	wantError(t, "get many", err, fabric.ErrInvalidKey)
 
 	wantError(t, "set too much", c.Set(ctx, "x", make([]byte, fabric.MaxValueSize+1), 0), fabric.ErrTooLarge)
 	wantError(t, "negative ttl", c.Set(ctx, "x", nil, -1), fabric.ErrInvalidConfig)

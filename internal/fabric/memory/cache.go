@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -95,6 +96,21 @@ func (c *cache) check(ctx context.Context, key string, value []byte, ttl time.Du
 		return time.Time{}, err
 	}
 	return time.Now().Add(ttl), nil
+}
+
+// GetMany implements fabric.Cache.
+func (c *cache) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
+	values := map[string][]byte{}
+	for _, key := range keys {
+		value, err := c.Get(ctx, key)
+		if err != nil && !errors.Is(err, fabric.ErrNotFound) {
+			return nil, err
+		}
+		if err == nil {
+			values[key] = value
+		}
+	}
+	return values, nil
 }
 
 // Get implements fabric.Cache.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,12 +29,14 @@ type cache struct {
 	name     string
 	prefix   string // of the subject of every key
 	stream   jetstream.Stream
+	stored   stored
 	flights  fabric.Flights
 	turns    fabric.Turns // so that a node does not race with itself
 }
 
 func openCache(ctx context.Context, p *Provider, config fabric.CacheConfig) (*cache, error) {
-	c := &cache{provider: p, name: config.Name, prefix: "parley.cache." + config.Name + "."}
+	c := &cache{provider: p, name: config.Name, prefix: "parley.cache." + config.Name + ".",
+		stored: stored{provider: p, stream: "parley-cache-" + config.Name}}
 	var err error
 	c.stream, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:              "parley-cache-" + config.Name,
@@ -45,7 +48,7 @@ func openCache(ctx context.Context, p *Provider, config fabric.CacheConfig) (*ca
 		Discard:           jetstream.DiscardOld,
 		AllowMsgTTL:       true,
 		Duplicates:        retryWindow,
-		// Without direct reads the leader serves them, so nobody misses his own write.
+		AllowDirect:       true, // for GetMany alone, so that nobody misses his own write
 	})
 	if err != nil {
 		return nil, err
@@ -89,6 +92,46 @@ func (c *cache) Get(ctx context.Context, key string) ([]byte, error) {
 	return v.value, nil
 }
 
+// manyKeys is how many keys GetMany asks for at once; the engine takes 1,024.
+const manyKeys = 500
+
+// GetMany implements fabric.Cache. The nearest replica answers; what got lost on the way is read
+// from the leader.
+func (c *cache) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
+	values := make(map[string][]byte, len(keys))
+	for chunk := range slices.Chunk(keys, manyKeys) {
+		request := getRequest{Batch: len(chunk), MaxBytes: pageBytes}
+		for _, key := range chunk {
+			if _, err := c.check(ctx, key, nil, 0); err != nil {
+				return nil, c.failed("get", key, err)
+			}
+			request.MultiLast = append(request.MultiLast, c.prefix+fabric.Token(key))
+		}
+		page, pending, err := c.stored.replica(ctx, request)
+		if err != nil {
+			return nil, c.failed("get", chunk[0], err)
+		}
+		found := make(map[string][]byte, len(page))
+		for _, entry := range page {
+			found[entry.Subject] = entry.Payload
+		}
+		for i, key := range chunk {
+			value, ok := found[request.MultiLast[i]]
+			if !ok && pending != "0" {
+				value, err = c.Get(ctx, key)
+				if err != nil && !errors.Is(err, fabric.ErrNotFound) {
+					return nil, err
+				}
+				ok = err == nil
+			}
+			if ok {
+				values[key] = value
+			}
+		}
+	}
+	return values, nil
+}
+
 // version is the state of a key: what is stored, if anything, and at which revision.
 type version struct {
 	value    []byte    // nil when there is none
@@ -99,15 +142,15 @@ type version struct {
 func (c *cache) read(ctx context.Context, key string) (*version, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	msg, err := lastOf(ctx, c.stream, c.prefix+fabric.Token(key))
+	entry, header, err := c.stored.leaderMessage(ctx, getRequest{LastFor: c.prefix + fabric.Token(key)})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return &version{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	v := &version{value: notNil(msg.Data), revision: msg.Sequence}
-	if at, err := strconv.ParseInt(msg.Header.Get(expiresHeader), 10, 64); err == nil {
+	v := &version{value: entry.Payload, revision: entry.Seq}
+	if at, err := strconv.ParseInt(header.Get(expiresHeader), 10, 64); err == nil {
 		v.expires = time.UnixMilli(at)
 	}
 	return v, nil

@@ -98,3 +98,33 @@ func TestClusteredContract(t *testing.T) {
 	t.Run("each", func(t *testing.T) { fabrictest.Run(t, open) })
 	t.Run("together", func(t *testing.T) { fabrictest.RunShared(t, open) })
 }
+
+// BenchmarkCacheRead reads 1,000 keys of a cache on three engines, one by one and together.
+func BenchmarkCacheRead(b *testing.B) {
+	engines := startNodes(b, nodeConfigs(b)...)
+	ctx := b.Context()
+	c, err := openReplicated(b, engines[0]).Cache(ctx, fabric.CacheConfig{Name: "c", MaxBytes: 16 << 20})
+	must(b, err)
+	keys := make([]string, 1000)
+	for i := range keys {
+		keys[i] = fmt.Sprint("key", i)
+		must(b, c.Set(ctx, keys[i], make([]byte, 200), 0))
+	}
+	b.Run("one by one", func(b *testing.B) {
+		for b.Loop() {
+			for _, key := range keys {
+				_, err := c.Get(ctx, key)
+				must(b, err)
+			}
+		}
+	})
+	b.Run("together", func(b *testing.B) {
+		for b.Loop() {
+			values, err := c.GetMany(ctx, keys)
+			must(b, err)
+			if len(values) != len(keys) {
+				b.Fatalf("%d values", len(values))
+			}
+		}
+	})
+}

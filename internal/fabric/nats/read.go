@@ -32,6 +32,8 @@ type getRequest struct {
 	LastFor  string `json:"last_by_subj,omitempty"`
 	Batch    int    `json:"batch,omitempty"`
 	MaxBytes int    `json:"max_bytes,omitempty"`
+	// MultiLast asks a replica for the newest message of each subject.
+	MultiLast []string `json:"multi_last,omitempty"`
 }
 
 func (s stored) api(operation string) string {
@@ -47,38 +49,52 @@ func (s stored) api(operation string) string {
 
 // leader returns one message as the leader of the stream has it.
 func (s stored) leader(ctx context.Context, request getRequest) (fabric.Entry, error) {
+	entry, _, err := s.leaderMessage(ctx, request)
+	return entry, err
+}
+
+// leaderMessage is leader with the message's headers.
+func (s stored) leaderMessage(
+	ctx context.Context, request getRequest,
+) (entry fabric.Entry, header natsgo.Header, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	body, err := json.Marshal(request)
 	if err != nil {
-		return fabric.Entry{}, err
+		return entry, nil, err
 	}
 	answer, err := ask(ctx, func(ctx context.Context) (*natsgo.Msg, error) {
 		return s.provider.conn.RequestWithContext(ctx, s.api("STREAM.MSG.GET"), body)
 	})
 	if err != nil {
-		return fabric.Entry{}, err
+		return entry, nil, err
 	}
 	var response struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message struct {
 			Subject string    `json:"subject"`
 			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
 			Data    []byte    `json:"data"`
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(answer.Data, &response); err != nil {
-		return fabric.Entry{}, fmt.Errorf("decode message: %w", err)
+		return entry, nil, fmt.Errorf("decode message: %w", err)
 	}
 	if e := response.Error; e != nil {
 		if e.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return fabric.Entry{}, jetstream.ErrMsgNotFound
+			return entry, nil, jetstream.ErrMsgNotFound
 		}
-		return fabric.Entry{}, e
+		return entry, nil, e
 	}
 	m := response.Message
-	return fabric.Entry{Seq: m.Seq, Subject: m.Subject, Payload: notNil(m.Data), Time: m.Time}, nil
+	if len(m.Header) > 0 {
+		if header, err = natsgo.DecodeHeadersMsg(m.Header); err != nil {
+			return entry, nil, fmt.Errorf("decode headers: %w", err)
+		}
+	}
+	return fabric.Entry{Seq: m.Seq, Subject: m.Subject, Payload: notNil(m.Data), Time: m.Time}, header, nil
 }
 
 // page returns up to limit messages under the pattern from a sequence number on. It takes
@@ -89,8 +105,8 @@ func (s stored) page(ctx context.Context, pattern string, from uint64, limit int
 		return page, nil
 	}
 	from = max(1, from)
-	page, more, err := s.replica(ctx, getRequest{Seq: from, NextFor: pattern, Batch: limit, MaxBytes: pageBytes})
-	if err != nil || more {
+	page, pending, err := s.replica(ctx, getRequest{Seq: from, NextFor: pattern, Batch: limit, MaxBytes: pageBytes})
+	if err != nil || pending != "" && pending != "0" {
 		return page, err
 	}
 	for len(page) < limit {
@@ -109,52 +125,69 @@ func (s stored) page(ctx context.Context, pattern string, from uint64, limit int
 	return page, nil
 }
 
-// replica returns what the nearest replica has, and whether that has more of it. What got
-// lost on the way ends the result.
-func (s stored) replica(ctx context.Context, request getRequest) ([]fabric.Entry, bool, error) {
+// replica returns what the nearest replica has, and how many messages more that has of it. What
+// got lost on the way ends the result, and pending is "".
+func (s stored) replica(
+	ctx context.Context, request getRequest,
+) (page []fabric.Entry, pending string, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	err = tries(ctx, func(trying context.Context, _ bool) (err error) {
+		page, pending, err = s.tryReplica(ctx, trying, request)
+		return err
+	})
+	return page, pending, err
+}
+
+// tryReplica asks once. The answer has to begin before trying ends, and may take longer.
+func (s stored) tryReplica(
+	ctx, trying context.Context, request getRequest,
+) ([]fabric.Entry, string, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	conn := s.provider.conn
 	inbox := conn.NewInbox()
 	answers, err := conn.SubscribeSync(inbox)
 	if err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	defer func() { _ = answers.Unsubscribe() }() // fails when the connection is closed
 	if err := answers.SetPendingLimits(request.Batch+1, -1); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	if err := conn.PublishRequest(s.api("DIRECT.GET"), inbox, body); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	page := []fabric.Entry{}
 	last := uint64(0)
-	for {
-		msg, err := answers.NextMsgWithContext(ctx)
+	for waiting := trying; ; waiting = ctx {
+		msg, err := answers.NextMsgWithContext(waiting)
 		if err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 		switch msg.Header.Get("Status") {
 		case "204": // the end of the page
-			more := msg.Header.Get("Nats-Num-Pending") != "0" &&
-				msg.Header.Get(jetstream.LastSequenceHeader) == strconv.FormatUint(last, 10)
-			return page, more, nil
+			if msg.Header.Get(jetstream.LastSequenceHeader) != strconv.FormatUint(last, 10) {
+				return page, "", nil
+			}
+			return page, msg.Header.Get("Nats-Num-Pending"), nil
 		case "404":
-			return page, false, nil
+			if request.MultiLast != nil && msg.Header.Get("Description") != "No Results" {
+				return page, "", nil // it could not load one
+			}
+			return page, "0", nil
 		case "":
 		default:
-			return nil, false, fmt.Errorf("read from a replica: %w", statusError(msg))
+			return nil, "", fmt.Errorf("read from a replica: %w", statusError(msg))
 		}
 		if msg.Header.Get(jetstream.LastSequenceHeader) != strconv.FormatUint(last, 10) {
-			return page, false, nil // one is missing
+			return page, "", nil // one is missing
 		}
 		e, err := direct(msg)
 		if err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 		last = e.Seq
 		page = append(page, e)

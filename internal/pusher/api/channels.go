@@ -55,10 +55,23 @@ func (i info) ofPublish(channel string) info {
 }
 
 func (s *Server) attributes(r *request, channel string, asked info) channelAttributes {
-	return s.describe(r, s.hub.Channel(r.app, channel), asked)
+	c := s.hub.Channel(r.app, channel)
+	return describe(c, asked, s.cached(r, asked, c))
 }
 
-func (s *Server) describe(r *request, c pusher.ChannelInfo, asked info) channelAttributes {
+// cached returns the last events of channels when they are asked for.
+func (s *Server) cached(r *request, asked info, list ...pusher.ChannelInfo) map[string]pusher.CachedEvent {
+	if asked&infoCache == 0 {
+		return nil
+	}
+	channels := make([]string, len(list))
+	for i, c := range list {
+		channels[i] = c.Channel
+	}
+	return s.hub.Cached(r.app, channels...)
+}
+
+func describe(c pusher.ChannelInfo, asked info, cached map[string]pusher.CachedEvent) channelAttributes {
 	var a channelAttributes
 	if asked&infoUserCount != 0 {
 		a.UserCount = &c.Users
@@ -67,8 +80,8 @@ func (s *Server) describe(r *request, c pusher.ChannelInfo, asked info) channelA
 		a.SubscriptionCount = &c.Subscriptions
 	}
 	if asked&infoCache != 0 {
-		if data, ttl, ok := s.hub.Cached(r.app, c.Channel); ok {
-			a.Cache = &cachedEvent{data, int(ttl / time.Second)}
+		if event, ok := cached[c.Channel]; ok {
+			a.Cache = &cachedEvent{event.Data, int(event.TTL / time.Second)}
 		}
 	}
 	return a
@@ -87,8 +100,10 @@ func (s *Server) getChannels(r *request) (any, error) {
 		return nil, fail(invalidInfo, "user_count needs filter_by_prefix to begin with presence-")
 	}
 	answer := published{Channels: make(map[string]channelAttributes)}
-	for _, c := range s.hub.Channels(r.app, prefix) {
-		answer.Channels[c.Channel] = s.describe(r, c, asked)
+	list := s.hub.Channels(r.app, prefix)
+	cached := s.cached(r, asked, list...)
+	for _, c := range list {
+		answer.Channels[c.Channel] = describe(c, asked, cached)
 	}
 	return answer, nil
 }
@@ -106,7 +121,7 @@ func (s *Server) getChannel(r *request) (any, error) {
 		return nil, fail(invalidInfo, "cache is only known for cache channels")
 	}
 	c := s.hub.Channel(r.app, channel)
-	answer := s.describe(r, c, asked)
+	answer := describe(c, asked, s.cached(r, asked, c))
 	occupied := c.Subscriptions > 0
 	answer.Occupied = &occupied
 	return answer, nil

@@ -125,6 +125,10 @@ type QueueConfig struct {
 	MaxDead     int           // dead letters kept; the oldest goes first
 	Retry       RetryPolicy
 	Concurrency int // handlers that run at once in one Work call
+	// Idle says whether this process wants work; nil is always. A Work call takes no job while
+	// it says no, and asks again after IdleInterval; jobs that run are not touched. It is
+	// called before each job, from one goroutine of each Work call, and must not wait.
+	Idle func() bool
 	// Dead is told of each job that this queue's workers gave up, after it is a dead letter;
 	// nil for nobody. It must not wait.
 	Dead func(DeadLetter)

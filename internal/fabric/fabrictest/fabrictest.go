@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(t *testing.T) fabric.Provider) {
 		"queue/long handler":         testLongHandler,
 		"queue/worker dies":          testWorkerDies,
 		"queue/worker stops":         testWorkerStops,
+		"queue/idle":                 testIdle,
 		"dead/pages":                 testDeadPages,
 		"dead/bounded":               testDeadBounded,
 		"dead/replay":                testReplay,

@@ -82,7 +82,11 @@ func (q *queue) next(ctx context.Context, slots chan<- struct{}) *entry {
 	case <-ctx.Done():
 		return nil
 	}
-	for ctx.Err() == nil {
+	for {
+		q.config.AwaitIdle(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		e, wait, changed := q.jobs.take()
 		if e != nil {
 			return e
@@ -97,7 +101,6 @@ func (q *queue) next(ctx context.Context, slots chan<- struct{}) *entry {
 		case <-due:
 		}
 	}
-	return nil
 }
 
 // attempt runs the handler once and settles the entry by what it returns. A handler that

@@ -75,10 +75,16 @@ func (w *worker) consume(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		w.queue.config.AwaitIdle(ctx)
 		msg, err := deliveries.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			<-w.slots
 			return err
+		}
+		if !w.queue.config.IsIdle() { // asked for while idle, and come when not any more
+			w.giveUpLease(msg, 0)
+			<-w.slots
+			continue
 		}
 		w.running.Go(func() {
 			defer func() { <-w.slots }()

@@ -43,6 +43,9 @@ type Node struct {
 	DataDir   string   // everything that must persist lives below it
 	Roles     []string // what the node does in a cluster; empty for everything
 	SubDomain string   // groups nodes within the domain, as in WSO2's subDomain
+	// WorkerMode says what the node does in the words of NocoBase's WORKER_MODE; when it is
+	// set, Load has filled in Roles from it, see WorkerModeRoles.
+	WorkerMode string
 }
 
 // Cluster configures how nodes find each other. A node is one of a cluster when Seeds or
@@ -53,6 +56,8 @@ type Cluster struct {
 	Seeds           []string
 	BootstrapExpect int
 
+	Properties map[string]string // shown to everybody who looks at the cluster
+
 	BindHost           string
 	BindPort           int // for other nodes; the next one is for the engine
 	AdvertiseHost      string
@@ -62,6 +67,8 @@ type Cluster struct {
 	HeartbeatInterval time.Duration
 	NodeTimeout       time.Duration
 	CleanupInterval   time.Duration
+	// HealthEnabled is always true in a cluster; it is there because Sockudo has a switch.
+	HealthEnabled bool
 
 	CertFile string // mutual TLS between nodes when all three are set
 	KeyFile  string

@@ -110,7 +110,17 @@ func TestEveryFieldHasItsOption(t *testing.T) {
 
 // sample returns a value other than zero that the field accepts.
 func sample(f field[Config]) string {
+	switch f.key {
+	case "node.roles":
+		return "gateway"
+	case "node.worker_mode":
+		return "!"
+	case "node.sub_domain":
+		return "worker"
+	}
 	switch f.kind {
+	case propertiesKind.name:
+		return "key=value"
 	case intKind.name:
 		return "7"
 	case boolKind.name:

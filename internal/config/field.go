@@ -15,10 +15,17 @@ type field[S any] struct {
 	doc     string // one sentence
 	list    bool   // several values, comma separated outside the file
 	private bool   // the value must never be shown
+	others  []alias
 
 	literal func(text string) string // TOML notation of text
 	set     func(*S, raw) error      // parses, checks and stores
 	reset   func(*S)                 // stores the default
+}
+
+// alias is a variable of another program that sets the field as well.
+type alias struct {
+	name string
+	unit string // of a value without one; empty if it needs none
 }
 
 // raw is a value as its source holds it: a decoded TOML value, or plain text from the
@@ -75,6 +82,22 @@ func option[S, T any](
 func (f field[S]) secret() field[S] {
 	f.private = true
 	return f
+}
+
+// also lets a variable of another program set the field, where its own is not set. A number
+// alone has the unit.
+func (f field[S]) also(name, unit string) field[S] {
+	f.others = append(f.others, alias{name, unit})
+	return f
+}
+
+// text returns a value of the variable as the field understands it.
+func (a alias) text(value string) string {
+	value = strings.TrimSpace(value)
+	if a.unit != "" && value != "" && strings.Trim(value, "0123456789") == "" {
+		return value + a.unit
+	}
+	return value
 }
 
 // environment returns the name of the environment variable that sets the field.

@@ -37,6 +37,9 @@ var (
 	prefixKind   = kind[[]netip.Prefix]{
 		name: "addresses", list: true, parse: asPrefixes, literal: quoteList,
 	}
+	propertiesKind = kind[map[string]string]{
+		name: "properties", list: true, parse: asProperties, literal: func(string) string { return "{}" },
+	}
 	headerKind = kind[map[string]string]{name: "table", parse: asHeaders, literal: bare}
 )
 
@@ -225,6 +228,34 @@ func asHeaders(r raw) (map[string]string, error) {
 			return nil, fmt.Errorf("%s must be a string", name)
 		}
 		out[name] = s
+	}
+	return out, nil
+}
+
+// asProperties reads a table of strings, or key=value as a list or in plain text separated by
+// commas. None is nil.
+func asProperties(r raw) (map[string]string, error) {
+	if _, ok := r.value.(map[string]any); ok {
+		out, err := asHeaders(r)
+		if len(out) == 0 {
+			out = nil
+		}
+		return out, err
+	}
+	items, err := asList(r)
+	if err != nil {
+		return nil, errors.New("must be a table of strings or a list of key=value")
+	}
+	var out map[string]string
+	for _, item := range items {
+		key, value, found := strings.Cut(item, "=")
+		if !found {
+			return nil, fmt.Errorf("holds %q, which is not key=value", item)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[strings.TrimSpace(key)] = strings.TrimSpace(value)
 	}
 	return out, nil
 }

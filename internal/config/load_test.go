@@ -142,6 +142,47 @@ secret = "s"
 		},
 	},
 	{
+		name: "cluster, single values",
+		environ: []string{
+			"PARLEY_NODE_ROLES=gatway", "PARLEY_NODE_SUB_DOMAIN=a b", "PARLEY_CLUSTER_PROPERTIES=parley.x=1",
+			"WORKER_MODE=!,*", "CLUSTER_HEALTH_HEARTBEAT_INTERVAL=often",
+		},
+		want: []string{
+			`node.roles (environment PARLEY_NODE_ROLES): holds "gatway", which is no role; the nearest is ` +
+				`gateway; the roles are gateway, keymanager, manager, store, worker, and keys of background ` +
+				`work, in lower case, have a - or : in them`,
+			`node.worker_mode (environment WORKER_MODE): has a * beside others, which means nothing; ` +
+				`* alone is background work only, and empty is everything, not "!,*"`,
+			`node.sub_domain (environment PARLEY_NODE_SUB_DOMAIN): must be letters, digits, - _ and dots, ` +
+				`such as worker, not "a b"`,
+			`cluster.properties (environment PARLEY_CLUSTER_PROPERTIES): holds "parley.x", but keys that ` +
+				`begin with parley. are for the node itself`,
+			`cluster.heartbeat_interval (environment CLUSTER_HEALTH_HEARTBEAT_INTERVAL): must be a duration ` +
+				`such as "30s", "500ms" or "5m", not "often"`,
+		},
+	},
+	{
+		name: "cluster, together",
+		environ: []string{
+			"PARLEY_CLUSTER_SEEDS=10.0.0.5", "CLUSTER_HEALTH_ENABLED=false",
+			"CLUSTER_HEALTH_HEARTBEAT_INTERVAL=10000", "PARLEY_CLUSTER_CERT_FILE=c.pem",
+			"PARLEY_CLUSTER_KEY_FILE=k.pem", "PARLEY_CLUSTER_BIND_PORT=65535",
+			"PARLEY_NODE_ROLES=store", "WORKER_MODE=!",
+		},
+		want: []string{
+			`node.worker_mode (environment WORKER_MODE): says the same as node.roles: set only one of them`,
+			`cluster.node_timeout (default): is 5s and must be at least twice cluster.heartbeat_interval, ` +
+				`which is 10s: a node may miss one heartbeat and be alive; three times is usual, 30s`,
+			`cluster.health_enabled (environment CLUSTER_HEALTH_ENABLED): is false, but nodes of a cluster ` +
+				`always watch each other; leave it out, and set cluster.heartbeat_interval if there are too ` +
+				`many heartbeats`,
+			`cluster.ca_file (default): must be set: TLS between nodes needs cluster.cert_file, ` +
+				`cluster.key_file and cluster.ca_file`,
+			`cluster.bind_port (environment PARLEY_CLUSTER_BIND_PORT): is 65535 with port_offset, and the ` +
+				`next one is for the engine, but ports end at 65535`,
+		},
+	},
+	{
 		name:    "ports shifted and equal",
 		environ: []string{"PARLEY_PORT_OFFSET=60000", "PARLEY_METRICS_PORT=6001"},
 		want: []string{

@@ -53,11 +53,13 @@ func (l *loader) environment(environ []string) {
 	for _, f := range options {
 		name := f.environment()
 		value, ok := values[name]
-		if !ok {
-			continue
-		}
 		delete(values, name)
-		l.apply(&f, "environment "+name, raw{value, true}, &l.summary.Environment)
+		if !ok {
+			name, value, ok = f.foreign(environ)
+		}
+		if ok {
+			l.apply(&f, "environment "+name, raw{value, true}, &l.summary.Environment)
+		}
 	}
 	delete(values, envFile)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -66,6 +68,22 @@ func (l *loader) environment(environ []string) {
 		}
 		l.fail(name, "environment "+name, unknownVariable(name, values[name]))
 	}
+}
+
+// foreign returns the variable of another program that sets the field, the first of them that
+// is not empty, with its value.
+func (f field[S]) foreign(environ []string) (name, value string, found bool) {
+	for _, other := range f.others {
+		for _, entry := range environ {
+			if key, text, ok := strings.Cut(entry, "="); ok && key == other.name && text != "" {
+				name, value, found = key, other.text(text), true
+			}
+		}
+		if found {
+			break
+		}
+	}
+	return name, value, found
 }
 
 // unknownVariable explains a PARLEY_ variable that is no option.
@@ -100,6 +118,7 @@ func environMap(environ []string) map[string]string {
 // finish checks what options have to do with one another and returns the result.
 func (l *loader) finish() (Config, Summary, error) {
 	l.config.resolve()
+	l.applyWorkerMode()
 	if !l.broken {
 		l.checkTogether()
 	}

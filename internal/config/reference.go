@@ -57,10 +57,34 @@ func Reference() string {
 		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s |\n",
 			f.key, f.environment(), cell(f.kind), shownDefault(f), cell(f.doc))
 	}
+	writeForeign(&b)
 	b.WriteString(appsIntro)
 	writeTables(&b, "apps", appFields, requiredAppKeys)
 	writeTables(&b, "apps.webhooks", webhookFields, requiredWebhookKeys)
 	return b.String()
+}
+
+const foreignIntro = `
+## Variables of other programs
+
+These set an option where its own variable is not set. A number alone has the unit.
+
+| Variable | Unit | Key |
+|---|---|---|
+`
+
+// writeForeign writes the variables that are not Parley's own.
+func writeForeign(b *strings.Builder) {
+	b.WriteString(foreignIntro)
+	for _, f := range options {
+		for _, other := range f.others {
+			unit := other.unit
+			if unit == "" {
+				unit = "none"
+			}
+			fmt.Fprintf(b, "| `%s` | %s | `%s` |\n", other.name, unit, f.key)
+		}
+	}
 }
 
 // writeTables writes the keys of [[name]] tables.

@@ -50,7 +50,39 @@ func (l *loader) checkTogether() {
 		l.conflict("webhooks.retry_initial", []string{"webhooks.retry_max"},
 			"must not be longer than webhooks.retry_max")
 	}
+	l.checkCluster()
 	l.checkPorts()
+	// The cluster port makes room for others, so it may be equal; the engine has the next one.
+	if port := c.Port(c.Cluster.BindPort); c.Cluster.Enabled() && port+1 > maxPort {
+		l.conflict("cluster.bind_port", []string{"port_offset"}, fmt.Sprintf(
+			"is %d with port_offset, and the next one is for the engine, but ports end at %d", port, maxPort))
+	}
+}
+
+// checkCluster records what does not fit together between nodes.
+func (l *loader) checkCluster() {
+	c := &l.config.Cluster
+	if heartbeat := c.HeartbeatInterval; c.NodeTimeout < 2*heartbeat {
+		l.conflict("cluster.node_timeout", []string{"cluster.heartbeat_interval"}, fmt.Sprintf(
+			"is %v and must be at least twice cluster.heartbeat_interval, which is %v: a node may miss one "+
+				"heartbeat and be alive; three times is usual, %v", c.NodeTimeout, heartbeat, 3*heartbeat))
+	}
+	if c.CleanupInterval > c.NodeTimeout {
+		l.conflict("cluster.cleanup_interval", []string{"cluster.node_timeout"}, fmt.Sprintf(
+			"is %v and must not be longer than cluster.node_timeout, which is %v: dead nodes would be "+
+				"noticed late", c.CleanupInterval, c.NodeTimeout))
+	}
+	if c.Enabled() && !c.HealthEnabled {
+		l.conflict("cluster.health_enabled", nil, "is false, but nodes of a cluster always watch each other; "+
+			"leave it out, and set cluster.heartbeat_interval if there are too many heartbeats")
+	}
+	files := []string{"cluster.cert_file", "cluster.key_file", "cluster.ca_file"}
+	for i, value := range []string{c.CertFile, c.KeyFile, c.CAFile} {
+		if value == "" && c.CertFile+c.KeyFile+c.CAFile != "" {
+			l.conflict(files[i], files, "must be set: TLS between nodes needs cluster.cert_file, "+
+				"cluster.key_file and cluster.ca_file")
+		}
+	}
 }
 
 // checkPorts records listening ports that are out of range after the shift, or equal.

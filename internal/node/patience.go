@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyio/parley/internal/fabric"
 )
 
 // A cluster that has just formed elects leaders first: opening what is stored takes up to
@@ -42,8 +44,9 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 	}
 }
 
-// unanswered tells whether an error says that nobody could answer yet.
+// unanswered tells whether an error says that nobody could answer yet, or that leaders are
+// being elected.
 func unanswered(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+	return errors.Is(err, fabric.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
 		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrJetStreamNotEnabled)
 }

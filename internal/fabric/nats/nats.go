@@ -295,7 +295,8 @@ func hasCode(err error, code jetstream.ErrorCode) bool {
 func isUnavailable(err error) bool {
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, natsgo.ErrNoResponders) ||
 		errors.Is(err, natsgo.ErrDisconnected) || errors.Is(err, natsgo.ErrReconnectBufExceeded) ||
-		errors.Is(err, jetstream.ErrStreamNotFound) || hasCode(err, jetstream.JSErrCodeStreamNotFound) {
+		errors.Is(err, jetstream.ErrStreamNotFound) || hasCode(err, jetstream.JSErrCodeStreamNotFound) ||
+		errors.Is(err, jetstream.ErrBucketNotFound) { // created by now, and not known to who was asked
 		return true
 	}
 	var api *jetstream.APIError

@@ -26,6 +26,11 @@ var (
 	ErrIncompatible = errors.New("incompatible cluster version")
 	// ErrSecret says that a node of the domain has another cluster secret.
 	ErrSecret = errors.New("cluster secret differs")
+	// ErrCertificate says that TLS between two nodes failed: a certificate is missing, of
+	// another authority or has expired, or one of them speaks no TLS.
+	ErrCertificate = errors.New("certificates of the cluster do not fit")
+	// ErrRefused says that most nodes asked refuse this one and none takes it.
+	ErrRefused = errors.New("refused by the other nodes")
 	// ErrDamaged says that a file of the package cannot be read as what it should be.
 	ErrDamaged = errors.New("damaged file")
 	// ErrAlive says that a member cannot be forgotten while it is alive.

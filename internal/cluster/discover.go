@@ -36,11 +36,12 @@ type Decision struct {
 	Hello *Hello
 }
 
-// Routes returns the route addresses of all other members.
+// Routes returns the route addresses of all other members with a store. The rest come by
+// themselves, and for its first election the engine would wait for them.
 func (d Decision) Routes() []string {
 	var routes []string
 	for _, member := range d.Members {
-		if address := member.Addresses[AddressRoute]; member.ID != d.Self.ID && address != "" {
+		if address := member.Addresses[AddressRoute]; member.HasRole(RoleStore) && member.ID != d.Self.ID && address != "" {
 			routes = append(routes, address)
 		}
 	}
@@ -48,7 +49,8 @@ func (d Decision) Routes() []string {
 }
 
 // Discover listens on the cluster port and asks the seeds until there is a cluster to join or
-// enough nodes to form one with. It waits as long as ctx lets it and logs whom it waits for.
+// enough nodes to form one with, or most refuse this one (ErrRefused). It waits as long as ctx
+// lets it and logs whom it waits for.
 // Errors: ErrInvalidOptions, ErrNoPort, ErrDamaged, ErrIdentityInUse, ErrOtherCluster,
 // ErrIncompatible, those of the disk, and that of ctx together with what stood in the way
 // last, ErrSecret for one.
@@ -83,6 +85,8 @@ type search struct {
 	logged   map[string]bool // keys of problems that were logged
 	failures map[string]error
 	asked    map[string]bool // addresses asked in the last round
+
+	refusedSince time.Time // zero unless this node met refusals only
 }
 
 func newSearch(options Options) (*search, error) {
@@ -210,7 +214,7 @@ func (s *search) fingerprint() string {
 // round asks every address once and steps the seeker.
 func (s *search) round(ctx context.Context) (verdict, error) {
 	failures := map[string]error{}
-	targets := s.targets(ctx, failures)
+	targets, groups := s.targets(ctx, failures)
 	answers := s.askAll(ctx, targets, failures)
 	if ctx.Err() != nil {
 		return verdict{}, s.giveUp(ctx) // half a round tells less than the one before
@@ -231,12 +235,14 @@ func (s *search) round(ctx context.Context) (verdict, error) {
 	}
 	if result.decision == nil {
 		s.publish(phaseSeeking)
+		return result, s.refused(groups, answers)
 	}
 	return result, nil
 }
 
-func (s *search) targets(ctx context.Context, failures map[string]error) []string {
-	set := map[string]bool{}
+// targets returns whom to ask in this round, and them and this node's own address by host.
+func (s *search) targets(ctx context.Context, failures map[string]error) ([]string, [][]string) {
+	set, groups := map[string]bool{}, [][]string{}
 	add := func(addresses []string) {
 		for _, address := range addresses {
 			if len(set) < maxTargets {
@@ -252,15 +258,22 @@ func (s *search) targets(ctx context.Context, failures map[string]error) []strin
 		addresses, err := seed.targets(lookupCtx, s.lookup)
 		if err != nil {
 			failures[seed.host] = err
+			groups = append(groups, []string{seed.host})
 		}
 		add(addresses)
+		groups = slices.AppendSeq(groups, slices.Chunk(addresses, len(seed.ports)))
+	}
+	for _, address := range s.learned {
+		if !slices.ContainsFunc(groups, func(group []string) bool { return slices.Contains(group, address) }) {
+			groups = append(groups, []string{address})
+		}
 	}
 	own := s.seeker.self.Addresses[AddressHello]
 	delete(set, own)
 	s.asked = set
 	targets := slices.Sorted(maps.Keys(set))
 	s.asked[own] = true // nobody else can be there
-	return targets
+	return targets, groups
 }
 
 // askAll asks all targets at once, within limits, and returns the answers.
@@ -330,6 +343,8 @@ func (s *search) logProblems() {
 		switch {
 		case errors.Is(err, ErrSecret):
 			s.logOnce("secret "+address, slog.LevelError, advice(address, err))
+		case errors.Is(err, ErrCertificate):
+			s.logOnce("certificate "+address, slog.LevelError, advice(address, err))
 		case errors.Is(err, errOtherDomain), errors.Is(err, errProtocol):
 			s.logOnce("other "+address, slog.LevelWarn, advice(address, err))
 		case !silent(err):
@@ -360,6 +375,8 @@ func advice(address string, err error) string {
 	switch {
 	case errors.Is(err, ErrSecret):
 		return at + " is of this domain but has another secret; set the same cluster.secret on every node"
+	case errors.Is(err, ErrCertificate):
+		return at + " " + certificateAdvice(err) + " (" + err.Error() + ")"
 	case errors.Is(err, errOtherDomain):
 		return at + " is ignored, as it is of another domain; set the same cluster.domain on both if they " +
 			"belong together (" + err.Error() + ")"

@@ -51,11 +51,11 @@ func (a asker) exchange(ctx context.Context, address string, own statement) (sta
 		return statement{}, err
 	}
 	if err := writeFrame(conn, sent, maxGreetingSize); err != nil {
-		return statement{}, err
+		return statement{}, a.failed(err)
 	}
 	received, err := readFrame(conn, maxGreetingSize)
 	if err != nil {
-		return statement{}, notOurs(err)
+		return statement{}, notOurs(a.failed(err))
 	}
 	reply, err := decodeGreeting(received)
 	if err != nil {
@@ -89,12 +89,25 @@ func (a asker) dial(ctx context.Context, address string) (net.Conn, error) {
 	if a.tls == nil {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
-	return (&tls.Dialer{NetDialer: &dialer, Config: a.tls}).DialContext(ctx, "tcp", address)
+	conn, err := (&tls.Dialer{NetDialer: &dialer, Config: a.tls}).DialContext(ctx, "tcp", address)
+	return conn, overTLS(err)
+}
+
+// failed is the error of an exchange that ended before the first answer: with TLS 1.3 a side
+// that shows a bad certificate learns it only then.
+func (a asker) failed(err error) error {
+	if a.tls == nil {
+		return err
+	}
+	return overTLS(err)
 }
 
 // notOurs turns a malformed first answer into errProtocol; errors of the network stay.
 func notOurs(err error) error {
-	if errors.Is(err, errFrame) {
+	switch {
+	case errors.Is(err, errSpeaksTLS):
+		return fmt.Errorf("%w: %w", ErrCertificate, err)
+	case errors.Is(err, errFrame):
 		return fmt.Errorf("%w: %w", errProtocol, err)
 	}
 	return err

@@ -1,11 +1,11 @@
 package cluster
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -35,7 +35,7 @@ type Hello struct {
 	heard     []string       // hello addresses of askers, oldest first
 	perHost   map[string]int // open connections by remote host
 	conns     map[net.Conn]struct{}
-	warned    map[string]bool // remote hosts whose refusal was logged
+	warned    map[string]time.Time // refusals logged, and when
 	closed    bool
 }
 
@@ -62,7 +62,7 @@ func listenHello(options Options, key []byte) (*Hello, error) {
 			domain: options.Domain, key: key,
 			logger: options.Logger, dropped: options.Dropped,
 			kick:    make(chan struct{}, 1),
-			perHost: map[string]int{}, conns: map[net.Conn]struct{}{}, warned: map[string]bool{},
+			perHost: map[string]int{}, conns: map[net.Conn]struct{}{}, warned: map[string]time.Time{},
 		}, nil
 	}
 	return nil, fmt.Errorf("%w: tried %d pairs from %d: %w; set cluster.bind_host and cluster.bind_port",
@@ -186,7 +186,14 @@ func remoteHost(conn net.Conn) string {
 func (h *Hello) serve(conn net.Conn) {
 	defer h.forget(conn)
 	conn.SetDeadline(time.Now().Add(helloTimeout))
-	if err := h.answer(conn); err != nil {
+	err := handshake(conn)
+	if errors.Is(err, io.EOF) {
+		return // a look whether somebody is there
+	}
+	if err == nil {
+		err = h.answer(conn)
+	}
+	if err != nil {
 		h.dropped(DropHelloRefused)
 		h.warn(remoteHost(conn), err)
 	}
@@ -196,6 +203,10 @@ func (h *Hello) serve(conn net.Conn) {
 // is a look whether somebody is there, and no error.
 func (h *Hello) answer(conn net.Conn) error {
 	received, err := readFrame(conn, maxGreetingSize)
+	if errors.Is(err, errSpeaksTLS) {
+		tellTLS(conn)
+		linger(conn)
+	}
 	if errors.Is(err, errFrame) {
 		return notOurs(err)
 	} else if err != nil {
@@ -235,6 +246,7 @@ func (h *Hello) answer(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
+	h.knock(remoteHost(conn), peer)
 	h.learn(peer)
 	answer, err := seal(h.key, speakerAsked, script, h.current())
 	if err != nil {
@@ -267,18 +279,4 @@ func (h *Hello) heardOf() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.heard)
-}
-
-// warn logs the refusal of a host once.
-func (h *Hello) warn(host string, err error) {
-	h.mu.Lock()
-	logged := h.warned[host] || len(h.warned) >= maxLearned
-	h.warned[host] = true
-	h.mu.Unlock()
-	if logged {
-		return
-	}
-	h.logger.LogAttrs(context.Background(), slog.LevelWarn, "cluster hello refused",
-		slog.String("remote", host), slog.String("domain", h.domain),
-		slog.String("error", advice(host, err)))
 }

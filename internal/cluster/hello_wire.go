@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // The hello protocol, one question a connection. Every frame is a length (4 bytes, big
@@ -48,6 +49,12 @@ const (
 
 // errFrame says that bytes are not a frame of this protocol.
 var errFrame = errors.New("malformed hello frame")
+
+// errSpeaksTLS says that what came where a frame should begin is TLS.
+var errSpeaksTLS = fmt.Errorf("%w: TLS", errFrame)
+
+// First two bytes of TLS records that a peer sends first, or when it does not understand.
+var tlsRecords = [][]byte{{0x16, 3}, {0x15, 3}}
 
 // greeting opens a connection, in both directions. Refusal is set by the asked side only.
 type greeting struct {
@@ -231,6 +238,9 @@ func readFrame(r io.Reader, limit int) ([]byte, error) {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(tlsRecords, func(r []byte) bool { return bytes.HasPrefix(size[:], r) }) {
+		return nil, errSpeaksTLS // as a length it would be beyond every limit
 	}
 	length := binary.BigEndian.Uint32(size[:])
 	if length == 0 || int64(length) > int64(limit) {

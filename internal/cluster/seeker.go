@@ -119,9 +119,7 @@ func (s *seeker) hear(answers []statement) error {
 				"copied from there, remove node.id, cluster.json and the engine's files from the copy; "+
 				"if it is the same node, stop the other process first", ErrIdentityInUse, answer.Self.label())
 		case !answer.compatible():
-			text := fmt.Sprintf("%s speaks cluster versions %d to %d and this node %d to %d; "+
-				"install a program version on one of them that overlaps with the other",
-				answer.Self.label(), answer.Oldest, answer.Newest, versionOldest, versionNewest)
+			text := versionAdvice(answer)
 			if answer.Phase == phaseFormed {
 				return fmt.Errorf("%w: %s", ErrIncompatible, text)
 			}

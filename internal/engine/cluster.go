@@ -4,13 +4,9 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -75,12 +71,6 @@ type Cluster struct {
 	PeersChanged func(peers []string)
 }
 
-// TLSOptions name the PEM files for mutual TLS between nodes. The certificate must be good
-// for a server and for a client, and name the hosts under which the node is reached.
-type TLSOptions struct {
-	CertFile, KeyFile, CAFile string
-}
-
 // check refuses what cannot work.
 func (c *Cluster) check() error {
 	if c.Name == "" || strings.ContainsAny(c.Name, " \t\r\n") {
@@ -121,7 +111,7 @@ func (c *Cluster) apply(so *server.Options) error {
 		so.Cluster.Port = server.RANDOM_PORT
 	}
 	if c.TLS != nil {
-		if so.Cluster.TLSConfig, err = c.TLS.config(); err != nil {
+		if so.Cluster.TLSConfig, err = c.TLS.Config(); err != nil {
 			return err
 		}
 		so.Cluster.TLSTimeout = server.DEFAULT_ROUTE_CONNECT.Seconds() * 5
@@ -177,29 +167,6 @@ func (c *Cluster) routeURLs(routes []string) ([]*url.URL, error) {
 	// already, they are not moved.
 	slices.SortFunc(urls, func(a, b *url.URL) int { return strings.Compare(a.String(), b.String()) })
 	return urls, nil
-}
-
-// config reads the files.
-func (t *TLSOptions) config() (*tls.Config, error) {
-	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate of the node: %w", err)
-	}
-	pem, err := os.ReadFile(t.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("load CA of the cluster: %w", err)
-	}
-	authorities := x509.NewCertPool()
-	if !authorities.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("load CA of the cluster: %w", errors.New("no certificate in "+t.CAFile))
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{certificate},
-		RootCAs:      authorities,
-		ClientCAs:    authorities,
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-	}, nil
 }
 
 // gatekeeper lets clients in who know a password. The server's own list of users would do,

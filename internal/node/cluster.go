@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/parleyio/parley/internal/cluster"
+	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/directory"
 	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/fabric"
@@ -43,7 +43,7 @@ const cacheBytes = 64 << 20
 // discover finds the other nodes and returns the engine's part of it.
 func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 	c := n.config.Cluster
-	tlsConfig, engineTLS, err := clusterTLS(c.CertFile, c.KeyFile, c.CAFile)
+	tlsConfig, engineTLS, err := clusterTLS(c)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +65,7 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 		Name:               n.config.Node.Name,
 		Roles:              n.config.Node.Roles,
 		SubDomain:          n.config.Node.SubDomain,
+		Properties:         n.properties(),
 		Addresses: map[string]string{
 			"channels": n.Address("channels"),
 			"metrics":  n.Address("metrics"),
@@ -94,25 +95,14 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 	}, nil
 }
 
-// clusterTLS loads the certificates for mutual TLS between nodes; all empty for none.
-func clusterTLS(cert, key, ca string) (*tls.Config, *engine.TLSOptions, error) {
-	if cert == "" && key == "" && ca == "" {
+// clusterTLS returns what mutual TLS between nodes needs, nil for none.
+func clusterTLS(c config.Cluster) (*tls.Config, *engine.TLSOptions, error) {
+	if c.CertFile == "" {
 		return nil, nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("load the node's certificate (options cluster.cert_file, cluster.key_file): %w", err)
-	}
-	text, err := os.ReadFile(ca)
-	if err != nil {
-		return nil, nil, fmt.Errorf("load the nodes' authority (option cluster.ca_file): %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, nil, fmt.Errorf("load the nodes' authority %s (option cluster.ca_file): no certificate in it", ca)
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, MinVersion: tls.VersionTLS13}
-	return config, &engine.TLSOptions{CertFile: cert, KeyFile: key, CAFile: ca}, nil
+	options := &engine.TLSOptions{CertFile: c.CertFile, KeyFile: c.KeyFile, CAFile: c.CAFile}
+	hello, err := options.Config()
+	return hello, options, err
 }
 
 // peersChanged hears from the engine which others it is connected to. A lost one is the
@@ -283,6 +273,7 @@ func (n *Node) followViews(ctx context.Context) error {
 		for _, m := range change.Joined {
 			if m.ID != change.View.Self {
 				n.log.Info("node is there", "part", "cluster", "node", m.Name, "id", m.ID)
+				n.tellNamesake(change.View, m)
 			}
 		}
 	}

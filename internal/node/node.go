@@ -329,7 +329,7 @@ func (n *Node) handler() (http.Handler, error) {
 		Log: n.log.With("part", "health"),
 	}
 	if n.engine != nil {
-		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: n.engine.Health}}
+		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: n.engineHealth}}
 	}
 	metrics := api.NewMetrics(c.Metrics.Prefix, n.portLabel())
 	n.metrics.Register(metrics)

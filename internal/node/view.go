@@ -3,6 +3,9 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,7 +13,9 @@ import (
 	"time"
 
 	"github.com/parleyio/parley/internal/cluster"
+	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/pusher/admin"
+	"github.com/parleyio/parley/internal/telemetry"
 )
 
 var _ admin.Cluster = (*Node)(nil)
@@ -47,9 +52,47 @@ func (n *Node) ClusterView() admin.ClusterView {
 }
 
 func memberView(m cluster.Member) admin.ClusterMember {
-	return admin.ClusterMember{
+	shown := admin.ClusterMember{
 		ID: m.ID, Name: m.Name, Roles: m.Roles, SubDomain: m.SubDomain, Version: m.Version,
-		Addresses: reachable(m.Addresses),
+		Addresses: reachable(m.Addresses), Properties: maps.Clone(m.Properties),
+	}
+	maps.DeleteFunc(shown.Properties, func(key, _ string) bool { return strings.HasPrefix(key, ownProperties) })
+	if address := shown.Addresses["channels"]; address != "" {
+		shown.URL = cmp.Or(m.Properties[propertyScheme], "http") + "://" + address + m.Properties[propertyPrefix]
+	}
+	return shown
+}
+
+// Properties of a member that the node tells itself, where they are not the usual.
+const (
+	ownProperties  = "parley."
+	propertyScheme = ownProperties + "channels.scheme"
+	propertyPrefix = ownProperties + "channels.path_prefix"
+)
+
+// properties returns what the node tells of itself, beside roles and addresses.
+func (n *Node) properties() map[string]string {
+	properties := map[string]string{}
+	maps.Copy(properties, n.config.Cluster.Properties)
+	if scheme := n.Scheme(); scheme != "http" {
+		properties[propertyScheme] = scheme
+	}
+	if prefix := strings.TrimSuffix(n.config.Channels.PathPrefix, "/"); prefix != "" {
+		properties[propertyPrefix] = prefix
+	}
+	return properties
+}
+
+// tellNamesake logs that a node which has come has the name of another.
+func (n *Node) tellNamesake(view cluster.View, came cluster.Member) {
+	for _, m := range view.Members {
+		if m.Name == came.Name && m.ID != came.ID {
+			n.log.Warn("two nodes have the same name, which makes logs and lists hard to read: "+
+				"give each a node.name of its own", "part", "cluster", "node", came.Name,
+				"id", came.ID, "address", came.Addresses[cluster.AddressHello],
+				"other_id", m.ID, "other_address", m.Addresses[cluster.AddressHello])
+			return
+		}
 	}
 }
 
@@ -96,4 +139,23 @@ func (n *Node) engineView() admin.EngineView {
 	}
 	slices.SortFunc(shown.Peers, func(a, b admin.EnginePeer) int { return strings.Compare(a.ID, b.ID) })
 	return shown
+}
+
+// engineHealth is the engine's check. A node without a store serves channels although nothing
+// can be stored: no client is better off with another node, unless this one is cut off.
+func (n *Node) engineHealth(ctx context.Context) error {
+	err := n.engine.Health(ctx)
+	if n.cluster == nil || !errors.Is(err, engine.ErrNoQuorum) || n.cluster.decision.Self.HasRole(cluster.RoleStore) ||
+		cutOff(n.cluster.membership.View(), n.cluster.decision.Members) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", telemetry.ErrDegraded, err)
+}
+
+// cutOff tells whether a node sees no other and some of those that it knows serve clients, so
+// that these may be well elsewhere.
+func cutOff(view cluster.View, known []cluster.Member) bool {
+	return len(view.Members) == 1 && slices.ContainsFunc(known, func(m cluster.Member) bool {
+		return m.ID != view.Self && m.HasRole(cluster.RoleGateway)
+	})
 }

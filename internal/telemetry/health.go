@@ -3,9 +3,12 @@ package telemetry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +24,12 @@ type Check struct {
 	Probe    func(ctx context.Context) error
 }
 
+// ErrDegraded is wrapped by the error of a critical part that lets the node serve less, for now.
+var ErrDegraded = errors.New("degraded")
+
+// failedHeader names the parts that are not well, separated by commas.
+const failedHeader = "X-Health-Failed"
+
 // Health answers whether the node lives, may get traffic, and is well.
 type Health struct {
 	Checks []Check
@@ -34,7 +43,12 @@ type Health struct {
 	checked time.Time
 	status  int
 	word    string
+	failed  []string  // names of the checks behind that
+	logged  time.Time // when one that failed was last logged
 }
+
+// logInterval is between two lines in the log about a check that goes on failing.
+const logInterval = time.Minute
 
 // checkInterval is how long an answer of the parts is used: probes come unauthenticated, and
 // asking the engine costs it work.
@@ -69,7 +83,10 @@ func say(w http.ResponseWriter, status int, word string) {
 }
 
 func (h *Health) up(w http.ResponseWriter, r *http.Request) {
-	status, word := h.state(r.Context())
+	status, word, failed := h.state(r.Context())
+	if len(failed) > 0 {
+		w.Header().Set(failedHeader, strings.Join(failed, ", "))
+	}
 	say(w, status, word)
 }
 
@@ -81,21 +98,21 @@ func (h *Health) upApp(w http.ResponseWriter, r *http.Request) {
 	h.up(w, r)
 }
 
-func (h *Health) state(ctx context.Context) (status int, word string) {
+func (h *Health) state(ctx context.Context) (status int, word string, failed []string) {
 	if h.Draining() {
-		return http.StatusServiceUnavailable, "DRAINING"
+		return http.StatusServiceUnavailable, "DRAINING", nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.checked.IsZero() || time.Since(h.checked) >= checkInterval {
 		// A prober that hangs up must not make the next one believe that a part failed.
-		h.status, h.word = h.check(context.WithoutCancel(ctx))
+		h.status, h.word, h.failed = h.check(context.WithoutCancel(ctx))
 		h.checked = time.Now()
 	}
-	return h.status, h.word
+	return h.status, h.word, h.failed
 }
 
-func (h *Health) check(ctx context.Context) (status int, word string) {
+func (h *Health) check(ctx context.Context) (status int, word string, failed []string) {
 	status, word = http.StatusOK, "OK"
 	for _, check := range h.Checks {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -104,13 +121,19 @@ func (h *Health) check(ctx context.Context) (status int, word string) {
 		if err == nil {
 			continue
 		}
-		h.Log.Warn("health check failed", "check", check.Name, "error", err)
-		if check.Critical {
-			return http.StatusServiceUnavailable, "ERROR"
+		if !slices.Contains(h.failed, check.Name) || time.Since(h.logged) >= logInterval {
+			h.logged = time.Now()
+			h.Log.Warn("health check failed", "check", check.Name, "error", err)
 		}
-		word = "DEGRADED"
+		failed = append(failed, check.Name)
+		switch {
+		case check.Critical && !errors.Is(err, ErrDegraded):
+			status, word = http.StatusServiceUnavailable, "ERROR"
+		case status == http.StatusOK:
+			word = "DEGRADED"
+		}
 	}
-	return status, word
+	return status, word, failed
 }
 
 // memoryUsage is the answer of /usage in the shape that Sockudo and soketi give. Free and

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -74,8 +75,15 @@ func testHealth(t *testing.T) {
 	all(200, "DEGRADED")
 	critical.err = errors.New("critical is gone")
 	all(503, "ERROR")
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/prefix/ready", nil))
+	if got := w.Header().Get(failedHeader); got != "other, critical" {
+		t.Errorf("the parts that failed are %q", got)
+	}
 	other.err = nil
 	all(503, "ERROR")
+	critical.err = fmt.Errorf("%w: nothing can be stored", ErrDegraded)
+	all(200, "DEGRADED")
 	critical.err = nil
 	all(200, "OK")
 	h.Drain()
@@ -84,6 +92,17 @@ func testHealth(t *testing.T) {
 		if !strings.Contains(log.String(), part) {
 			t.Errorf("%q is not in the log", part)
 		}
+	}
+	if lines := strings.Count(log.String(), "check=critical"); lines != 1 {
+		t.Errorf("one failure is logged %d times", lines)
+	}
+	h.Resume()
+	critical.err = errors.New("critical is gone for long")
+	for range 90 { // seconds
+		all(503, "ERROR")
+	}
+	if lines := strings.Count(log.String(), "for long"); lines != 2 {
+		t.Errorf("a failure of one and a half minutes is logged %d times", lines)
 	}
 	if s, _ := ask(t, mux, "/prefix/usage"); s != 404 {
 		t.Errorf("/usage is served: %d", s)
@@ -110,9 +129,9 @@ func TestHealthTimeout(t *testing.T) {
 			Log: slog.New(slog.DiscardHandler),
 		}
 		start := time.Now()
-		status, word := h.state(t.Context())
-		if took := time.Since(start); status != 200 || word != "DEGRADED" || took != checkTimeout || left != checkTimeout {
-			t.Errorf("got %d %s after %v, %v were left", status, word, took, left)
+		status, word, failed := h.state(t.Context())
+		if took := time.Since(start); status != 200 || word != "DEGRADED" || failed[0] != "first" || took != checkTimeout || left != checkTimeout {
+			t.Errorf("got %d %s %v after %v, %v were left", status, word, failed, took, left)
 		}
 	})
 }

@@ -55,6 +55,9 @@ type ClusterMember struct {
 	State     string            `json:"state"` // starting, ready, draining; empty if not alive
 	Version   string            `json:"version,omitempty"`
 	Addresses map[string]string `json:"addresses"` // host:port by kind: channels, metrics, hello, route
+	// URL is where the channels port is reached, with scheme and path prefix; empty if unknown.
+	URL        string            `json:"url,omitempty"`
+	Properties map[string]string `json:"properties,omitempty"` // what cluster.properties says
 	// Connections are the clients that it serves, as last heard.
 	Connections int `json:"connections"`
 }

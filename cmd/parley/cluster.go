@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,7 +56,8 @@ func newClusterStatusCommand(remote *adminFlags) *cobra.Command {
 }
 
 func newClusterMembersCommand(remote *adminFlags) *cobra.Command {
-	return &cobra.Command{
+	var subDomain string
+	cmd := &cobra.Command{
 		Use:   "members",
 		Short: "List the nodes of the cluster",
 		Args:  cobra.NoArgs,
@@ -64,12 +66,17 @@ func newClusterMembersCommand(remote *adminFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := selectSubDomain(&view, subDomain); err != nil {
+				return err
+			}
 			if remote.json {
 				return printJSON(cmd.OutOrStdout(), append(view.Members, view.Missing...))
 			}
 			return printMembers(cmd.OutOrStdout(), view)
 		}),
 	}
+	cmd.Flags().StringVar(&subDomain, "sub-domain", "", "only nodes of this sub-domain, such as worker (default all)")
+	return cmd
 }
 
 func newClusterDrainCommand(remote *adminFlags) *cobra.Command {
@@ -140,11 +147,12 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 
 func printMembers(out io.Writer, view admin.ClusterView) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "NAME\tSTATE\tCLIENTS\tADDRESS\tROLES\tSUB-DOMAIN\tVERSION\tID") // Flush reports its error
+	_, _ = fmt.Fprintln(table, "NAME\tSTATE\tCLIENTS\tADDRESS\tROLES\tSUB-DOMAIN\tPROPERTIES\tVERSION\tID") // Flush reports its error
 	row := func(m admin.ClusterMember, state, clients string) {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(m.Name), state, clients,
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(m.Name), state, clients,
 			printable(m.Addresses["channels"]), printable(strings.Join(m.Roles, ",")),
-			printable(orDash(m.SubDomain)), printable(orDash(m.Version)), m.ID)
+			printable(orDash(m.SubDomain)), printable(orDash(describeProperties(m.Properties))),
+			printable(orDash(m.Version)), m.ID)
 	}
 	byName := func(a, b admin.ClusterMember) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
@@ -156,6 +164,15 @@ func printMembers(out io.Writer, view admin.ClusterView) error {
 		row(m, "missing", "-")
 	}
 	return table.Flush()
+}
+
+// describeProperties returns key=value, sorted.
+func describeProperties(properties map[string]string) string {
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(properties)) {
+		parts = append(parts, key+"="+properties[key])
+	}
+	return strings.Join(parts, ",")
 }
 
 func orDash(text string) string {

@@ -12,7 +12,10 @@ import (
 )
 
 // twoOfThree is a cluster that has lost a node.
-type twoOfThree struct{ asked []string }
+type twoOfThree struct {
+	asked   []string
+	workers bool // another cluster, with a node of the sub-domain worker
+}
 
 func (c *twoOfThree) ClusterView() admin.ClusterView {
 	member := func(id, name, address, state string) admin.ClusterMember {
@@ -21,6 +24,12 @@ func (c *twoOfThree) ClusterView() admin.ClusterView {
 	}
 	store := member("d", "storage\x1b[2J", "10.0.0.8:6001", "ready")
 	store.Roles = []string{"store"}
+	worker := member("e", "worker1", "10.0.0.9:6001", "ready")
+	worker.SubDomain, worker.URL = "worker", "https://10.0.0.9:6001/rt"
+	worker.Properties = map[string]string{"zone": "b\x1b", "rack": "r1"}
+	if c.workers {
+		return admin.ClusterView{Members: []admin.ClusterMember{worker, member("a", "node1", "10.0.0.5:6001", "ready")}}
+	}
 	return admin.ClusterView{
 		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Replicas: 3,
 		Members: []admin.ClusterMember{
@@ -91,5 +100,35 @@ func TestClusterCommands(t *testing.T) {
 	}
 	if got, want := strings.Join(cluster.asked, " "), "drain -1ns drain 2s undrain"; got != want {
 		t.Errorf("the node was asked to %s, want %s", got, want)
+	}
+}
+
+func TestSubDomain(t *testing.T) {
+	server := httptest.NewServer(admin.New(nil, nil, testToken, slog.New(slog.DiscardHandler)).WithCluster(&twoOfThree{workers: true}))
+	t.Cleanup(server.Close)
+	for _, test := range []struct {
+		args          string
+		with, without string
+		fails         string
+	}{
+		{"members", "rack=r1,zone=b\ufffd", "\x1b", ""},
+		{"members --sub-domain worker", "worker1", "node1", ""},
+		{"members --sub-domain mgt", "", "", `sub-domain "mgt"; there are: -, worker`},
+		{"lb --format haproxy", "", "", "some nodes speak TLS"},
+		{"lb --format haproxy --sub-domain worker", "worker1 10.0.0.9:6001 ssl verify none", "node1", ""},
+		{"lb --format nginx --sub-domain worker --node-ca /ca.pem --node-name n", "location /rt/app/", "node1", ""},
+	} {
+		cmd := newClusterCommand()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs(append(strings.Fields(test.args), "--server", server.URL, "--token", testToken))
+		err := cmd.ExecuteContext(t.Context())
+		if (err != nil) != (test.fails != "") || err != nil && !strings.Contains(err.Error(), test.fails) {
+			t.Errorf("%s: %v", test.args, err)
+		}
+		if !strings.Contains(out.String(), test.with) || test.without != "" && strings.Contains(out.String(), test.without) {
+			t.Errorf("%s: want %q and no %q in\n%s", test.args, test.with, test.without, &out)
+		}
 	}
 }

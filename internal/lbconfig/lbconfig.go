@@ -35,7 +35,7 @@ const (
 // Node is one node behind the balancer.
 type Node struct {
 	Name    string // for people; made unique if it is not
-	Address string // host:port of its channels port, plain HTTP
+	Address string // host:port of its channels port
 	// Draining has nginx leave the node out from the start; HAProxy asks it anyway.
 	Draining bool
 }
@@ -53,6 +53,12 @@ type Options struct {
 	TCPPort int
 	// CertFile is a PEM chain, for HAProxy together with its key; KeyFile is for nginx.
 	CertFile, KeyFile string
+	// PathPrefix is channels.path_prefix of the nodes, without a slash at its end; empty for none.
+	PathPrefix string
+	// NodeTLS says that the nodes speak TLS. Their certificates are checked against NodeCA, a
+	// PEM file, and for NodeName if one is given; without NodeCA they are not.
+	NodeTLS          bool
+	NodeCA, NodeName string
 }
 
 //go:embed nginx.tmpl haproxy.tmpl
@@ -75,7 +81,28 @@ func Write(out io.Writer, o Options) error {
 // TLS tells whether the balancer ends TLS; for the templates.
 func (o Options) TLS() bool { return o.CertFile != "" }
 
+// NodeScheme is what the nodes speak; for the templates.
+func (o Options) NodeScheme() string {
+	if o.NodeTLS {
+		return "https"
+	}
+	return "http"
+}
+
+// ServerTLS is what the line of a server of HAProxy says about TLS; for the templates.
+func (o Options) ServerTLS() string {
+	switch {
+	case !o.NodeTLS:
+		return ""
+	case o.NodeCA == "":
+		return " ssl verify none alpn http/1.1"
+	}
+	return fmt.Sprintf(" ssl verify required ca-file %s sni str(%s) verifyhost %s alpn http/1.1", o.NodeCA, o.NodeName, o.NodeName)
+}
+
 var (
+	prefixPattern = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
+
 	hostPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+$|^[0-9A-Fa-f:.]+$`)
 	pathPattern = regexp.MustCompile(`^[^\s;{}"'#\\$]+$`)
 	namePattern = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
@@ -94,8 +121,18 @@ func (o Options) check() error {
 		return fmt.Errorf("server name %q is no host name", o.ServerName)
 	case o.TLS() && o.Format == NGINX && o.KeyFile == "":
 		return errors.New("nginx needs the key of the certificate in a file of its own")
+	case !prefixPattern.MatchString(o.PathPrefix):
+		return fmt.Errorf("path prefix %q has characters that a configuration cannot hold", o.PathPrefix)
+	case o.NodeName != "" && !hostPattern.MatchString(o.NodeName):
+		return fmt.Errorf("name of the nodes %q is no host name", o.NodeName)
+	case o.NodeCA != "" && !o.NodeTLS:
+		return errors.New("the nodes speak no TLS, so there is no certificate to check")
+	case o.NodeName != "" && o.NodeCA == "":
+		return errors.New("the name of the nodes is checked together with their authority: give both")
+	case o.NodeCA != "" && o.NodeName == "":
+		return errors.New("say which name the certificates of the nodes are for")
 	}
-	for _, path := range []string{o.CertFile, o.KeyFile} {
+	for _, path := range []string{o.CertFile, o.KeyFile, o.NodeCA} {
 		if path != "" && !pathPattern.MatchString(path) {
 			return fmt.Errorf("path %q has characters that a configuration cannot hold", path)
 		}

@@ -76,6 +76,19 @@ func TestChoices(t *testing.T) {
 		{"HAProxy without TCP", HAProxy, func(o *Options) { o.TCPPort = 0 }, nil, []string{"parley_tcp", "15001"}},
 		{"names", HAProxy, func(o *Options) { o.Nodes[0].Name, o.Nodes[1].Name, o.Nodes[2].Name = "a b\nc", "a-b-c", "ü" },
 			[]string{"server a-b-c 10.0.0.5", "server a-b-c-2 10.0.0.6", "server node 10.0.0.7"}, nil},
+		{"nginx to TLS", NGINX, func(o *Options) { o.NodeTLS = true },
+			[]string{"proxy_pass https://parley_by_ip;", "proxy_pass https://parley_by_ip/up;", "proxy_pass https://parley_api;"},
+			[]string{"http://parley", "proxy_ssl_verify"}},
+		{"nginx to checked TLS", NGINX, func(o *Options) { o.NodeTLS, o.NodeCA, o.NodeName = true, "/ca.pem", "node" },
+			[]string{"proxy_ssl_trusted_certificate /ca.pem;", "proxy_ssl_verify on;", "proxy_ssl_name node;"}, []string{"http://parley"}},
+		{"HAProxy to TLS", HAProxy, func(o *Options) { o.NodeTLS = true },
+			[]string{"node1 10.0.0.5:6001 ssl verify none alpn http/1.1 check", "ssl verify none alpn http/1.1 cookie", "ssl verify none alpn http/1.1 track"}, nil},
+		{"HAProxy to checked TLS", HAProxy, func(o *Options) { o.NodeTLS, o.NodeCA, o.NodeName = true, "/ca.pem", "node" },
+			[]string{"ssl verify required ca-file /ca.pem sni str(node) verifyhost node"}, []string{"verify none"}},
+		{"nginx with a prefix", NGINX, func(o *Options) { o.PathPrefix = "/rt" },
+			[]string{"location /rt/app/ {", "location /rt/apps/ {", "location = /rt/up {", "parley_by_ip/rt/up;"}, []string{"location /app"}},
+		{"HAProxy with a prefix", HAProxy, func(o *Options) { o.PathPrefix = "/rt" },
+			[]string{"path_beg /rt/app/ /rt/apps/ }", "path /rt/up }", "GET /rt/up", "path_beg /rt/apps/ }"}, []string{"path_beg /app"}},
 		{"IPv6", HAProxy, func(o *Options) { o.Nodes[0].Address = "[fd00::5]:6001" }, []string{"server node1 [fd00::5]:6001 check"}, nil},
 	}
 	for _, test := range tests {
@@ -111,6 +124,10 @@ func TestRefused(t *testing.T) {
 		"server name":    func(o *Options) { o.ServerName = "a;b" },
 		"certificate":    func(o *Options) { o.CertFile = "a b" },
 		"key":            func(o *Options) { o.KeyFile = "" },
+		"path prefix":    func(o *Options) { o.PathPrefix = "/a b" },
+		"CA alone":       func(o *Options) { o.NodeTLS, o.NodeCA = true, "/ca.pem" },
+		"CA without TLS": func(o *Options) { o.NodeCA, o.NodeName = "/ca.pem", "node" },
+		"name alone":     func(o *Options) { o.NodeTLS, o.NodeName = true, "node" },
 		"listening port": func(o *Options) { o.TCPPort = 65536 },
 	} {
 		o := example(NGINX)

@@ -143,7 +143,9 @@ func readLines(in io.Reader, ending <-chan struct{}) <-chan string {
 func (c *cluster) start(node *process) {
 	if err := node.start(c.exited); err != nil {
 		node.state = "failed: " + err.Error()
+		return
 	}
+	c.out.say("node%d is process %d", node.number, node.cmd.Process.Pid)
 }
 
 // ended takes note of a process that has ended and starts it again if that was asked for.

@@ -163,3 +163,51 @@ func TestDev(t *testing.T) {
 	}
 	again.ends()
 }
+
+// A node that is killed from elsewhere is shown, and its clients find another one.
+func TestDevKilledElsewhere(t *testing.T) {
+	t.Parallel()
+	l := startLaptop(t, t.TempDir())
+	key := regexp.MustCompile(`key +([0-9a-f]{20})\n`).FindStringSubmatch(l.out.String())
+	pid := regexp.MustCompile(`node3 is process (\d+)\n`).FindStringSubmatch(l.out.String())
+	if key == nil || pid == nil {
+		t.Fatal("the terminal does not tell the key and the processes")
+	}
+	at := dialing{url: "ws://localhost:" + strconv.Itoa(6001+l.offset), key: key[1]}
+	ended := make(chan struct{}, count)
+	for range count { // one on each node
+		s := at.must(t)
+		go func() { s.closeCode(); ended <- struct{}{} }()
+	}
+	number, err := strconv.Atoi(pid[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, err := os.FindProcess(number); err != nil || other.Kill() != nil {
+		t.Fatal("there is no such process", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("no client notices")
+	}
+	again := at.must(t)
+	again.subscribe(t, "my-channel")
+	l.sees("node3 ended by itself (signal: killed); new clients go to node1, node2")
+
+	mark := len(l.out.String())
+	after := func(command, text string) {
+		t.Helper()
+		l.types(command)
+		eventually(t, text, func() bool { return strings.Contains(l.out.String()[mark:], text) })
+		mark = len(l.out.String())
+	}
+	after("status", "node3 ended by itself")
+	after("restart 3", "node1 ready, node2 ready, node3 ready")
+	after("stop 2", "node2 stopped, node3 ready; new clients go to node1, node3")
+	after("stop 2", "node2 does not run")
+	after("restart node2", "node1 ready, node2 ready, node3 ready")
+	after("dance", "commands: kill N")
+	l.types("quit")
+	l.ends()
+}

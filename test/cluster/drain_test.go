@@ -30,10 +30,14 @@ func TestDrain(t *testing.T) {
 	if drained.ready() {
 		t.Error("/ready does not fail at once")
 	}
-	late := at.must(t) // load balancers have not noticed yet
+	late, err := at.connect() // load balancers have not noticed yet
 	if since := time.Since(began); since > delay {
 		t.Skipf("the machine is too slow: %v", since)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
 	go func() { late.closeCode() }()
 	eventually(t, "the other nodes hear of the drain", func() bool { return other.member(drained.name).State == "draining" })
 	for range clients {

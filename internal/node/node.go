@@ -27,7 +27,6 @@ import (
 	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/pusher/protocol"
 	"github.com/parleyio/parley/internal/pusher/webhook"
-	"github.com/parleyio/parley/internal/ratelimit"
 	"github.com/parleyio/parley/internal/telemetry"
 	"github.com/parleyio/parley/internal/transport"
 )
@@ -45,6 +44,7 @@ type Node struct {
 	apps      *apps.Registry
 	webhooks  *webhook.Emitter
 	transport *transport.Server
+	limits    *limits
 	hub       *pusher.Hub
 	tls       *certificate // nil without TLS
 	listeners []*listener
@@ -96,6 +96,9 @@ func (n *Node) start(ctx, background context.Context) error {
 	}
 	if n.cluster != nil {
 		if err := n.joinHub(ctx, background); err != nil {
+			return err
+		}
+		if err := n.shareLimits(ctx, background); err != nil {
 			return err
 		}
 	}
@@ -286,6 +289,7 @@ func (n *Node) startHub() error {
 		return errors.New("transport.mode is event-loop, which this platform does not have; set auto or goroutine")
 	}
 	metrics := pusher.NewMetrics(c.Metrics.Prefix, n.portLabel())
+	n.limits = newLimits(c.RateLimit)
 	n.hub = pusher.NewHub(pusher.Options{
 		ActivityTimeout:           c.Channels.ActivityTimeout,
 		PongTimeout:               c.Channels.PongTimeout,
@@ -295,6 +299,8 @@ func (n *Node) startHub() error {
 		CacheChannels:             c.Cache.MaxChannels,
 		Defaults:                  n.defaults(),
 		MaxSubscriptions:          c.Limits.MaxSubscriptionsPerConnection,
+		BackendEvents:             n.limits.backendEvents,
+		ReadRequests:              n.limits.readRequests,
 		Logger:                    n.log.With("part", "hub"),
 		Metrics:                   metrics,
 	}, n.webhooks)
@@ -338,16 +344,13 @@ func (n *Node) handler() (http.Handler, error) {
 			metrics.Forget(old.ID)
 		}
 	})
-	limiter := func(limit int, window time.Duration) api.Limiter {
-		return ratelimit.NewKeyed[api.Address](limit, window, c.RateLimit.MaxTrackedPeers)
-	}
 	channels := api.New(api.Options{
 		PathPrefix:     c.Channels.PathPrefix,
 		MaxBody:        c.HTTP.MaxBody,
 		StrictProtocol: c.Channels.StrictProtocol,
 		Clients:        api.ClientAddress{Trusted: c.HTTP.TrustedProxies, Hops: c.HTTP.TrustHops},
-		APILimit:       limiter(c.RateLimit.APIRequests, c.RateLimit.APIWindow),
-		ConnectLimit:   limiter(c.RateLimit.Connects, c.RateLimit.ConnectsWindow),
+		APILimit:       n.limits.api,
+		ConnectLimit:   n.limits.connects,
 		Defaults:       n.defaults(),
 		Logger:         n.log.With("part", "api"),
 		Metrics:        metrics,

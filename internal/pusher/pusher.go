@@ -29,6 +29,8 @@ type Options struct {
 	CacheChannels             int           // last events remembered of an app, the least recently used goes first
 	Defaults                  apps.Limits   // for apps that set none
 	MaxSubscriptions          int           // of one connection
+	BackendEvents             Quota         // against MaxBackendEventsPerSecond; nil for this node's own count
+	ReadRequests              Quota         // against MaxReadRequestsPerSecond; nil for this node's own count
 	Logger                    *slog.Logger
 	Metrics                   *Metrics
 	// Now is the clock; nil for time.Now.
@@ -74,6 +76,12 @@ func NewHub(options Options, webhooks Webhooks) *Hub {
 	}
 	if options.Metrics == nil {
 		options.Metrics = NewMetrics("parley_", "0")
+	}
+	if options.BackendEvents == nil {
+		options.BackendEvents = NewQuota()
+	}
+	if options.ReadRequests == nil {
+		options.ReadRequests = NewQuota()
 	}
 	h := &Hub{
 		options:  options,

@@ -1,36 +1,34 @@
 package pusher
 
 import (
-	"sync"
 	"time"
 
 	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/ratelimit"
 )
 
-// rate is one of an app's quotas of requests a second.
-type rate struct {
-	mu     sync.Mutex
-	window ratelimit.Window
+// Quota counts requests of apps, each against its own limit.
+type Quota interface {
+	// AllowWithin counts n for an app if that does not exceed the limit.
+	AllowWithin(appID string, n, limit int) ratelimit.Result
 }
 
-func (q *rate) allow(now time.Time, n, limit int) ratelimit.Result {
-	if limit <= 0 {
-		return ratelimit.Result{OK: true}
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.window.Allow(now, n, limit, time.Second)
+// maxQuotaApps bounds the apps whose requests are counted at a time.
+const maxQuotaApps = 1 << 16
+
+// NewQuota returns a Quota of requests a second.
+func NewQuota() *ratelimit.Keyed[string] {
+	return ratelimit.NewKeyed[string](0, time.Second, maxQuotaApps)
 }
 
 // AllowEvents counts n published events against the app's quota.
 func (h *Hub) AllowEvents(app *apps.App, n int) (limit int, result ratelimit.Result) {
 	limit = app.Limits.MaxBackendEventsPerSecond
-	return limit, h.realm(app).backendEvents.allow(h.options.Now(), n, limit)
+	return limit, h.options.BackendEvents.AllowWithin(app.ID, n, limit)
 }
 
 // AllowRead counts a read request against the app's quota.
 func (h *Hub) AllowRead(app *apps.App) (limit int, result ratelimit.Result) {
 	limit = app.Limits.MaxReadRequestsPerSecond
-	return limit, h.realm(app).readRequests.allow(h.options.Now(), 1, limit)
+	return limit, h.options.ReadRequests.AllowWithin(app.ID, 1, limit)
 }

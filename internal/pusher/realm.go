@@ -26,9 +26,6 @@ type realm struct {
 	ended        bool               // the app was deleted
 	elsewhere    map[string]int     // connections on other nodes, by node
 	elsewhereSum int
-
-	backendEvents rate // against MaxBackendEventsPerSecond
-	readRequests  rate // against MaxReadRequestsPerSecond
 }
 
 func newRealm(h *Hub, app *apps.App) *realm {

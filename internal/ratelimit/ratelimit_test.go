@@ -107,7 +107,7 @@ func TestKeyed(t *testing.T) {
 	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")
 	check := func(key netip.Addr, want bool) {
 		t.Helper()
-		if got := k.allow(start, key, 1).OK; got != want {
+		if got := k.allow(start, key, 1, k.limit).OK; got != want {
 			t.Errorf("%v: got %v, want %v", key, got, want)
 		}
 	}

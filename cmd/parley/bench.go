@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/parleyio/parley/internal/bench"
 )
@@ -22,7 +23,7 @@ func newBenchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchChannelsCommand())
+	cmd.AddCommand(newBenchChannelsCommand(), newBenchChurnCommand())
 	return cmd
 }
 
@@ -98,16 +99,12 @@ func newBenchChannelsCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			benchDefaults(cmd, &cfg)
-			return runBench(cmd, cfg, asJSON)
+			return runBench(cmd, "channels", cfg, asJSON)
 		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVar(&cfg.URLs, "url", cfg.URLs,
-		"`address` of each node, http://host:port[/prefix]")
-	flags.StringVar(&cfg.AppID, "app-id", "", "`id` of the app")
-	flags.StringVar(&cfg.Key, "key", "", "`key` of the app")
-	flags.StringVar(&cfg.Secret, "secret", "", "`secret` of the app")
+	serverFlags(flags, &cfg)
 	flags.BoolVar(&cfg.Idle, "idle", false, "measure connecting and memory, publish nothing")
 	flags.BoolVar(&cfg.Drop, "drop", false, "measure new connects while all others are dropped")
 	flags.IntVarP(&cfg.Connections, "connections", "n", cfg.Connections, "subscribers")
@@ -121,12 +118,28 @@ func newBenchChannelsCommand() *cobra.Command {
 	flags.Float64VarP(&cfg.Rate, "rate", "r", cfg.Rate, "events a second in total, 0 for flat out")
 	flags.IntVar(&cfg.Payload, "payload", cfg.Payload,
 		fmt.Sprintf("`bytes` of each event's data, at least %d", bench.MinPayload))
+	flags.Float64Var(&cfg.ConnectRate, "connect-rate", cfg.ConnectRate,
+		"new connections a second with --drop")
+	runFlags(flags, &cfg)
+	flags.BoolVar(&asJSON, "json", false, "print the report as JSON")
+	return cmd
+}
+
+// serverFlags say which app of which server is measured.
+func serverFlags(flags *pflag.FlagSet, cfg *bench.Config) {
+	flags.StringSliceVar(&cfg.URLs, "url", cfg.URLs,
+		"`address` of each node, http://host:port[/prefix]")
+	flags.StringVar(&cfg.AppID, "app-id", "", "`id` of the app")
+	flags.StringVar(&cfg.Key, "key", "", "`key` of the app")
+	flags.StringVar(&cfg.Secret, "secret", "", "`secret` of the app")
+}
+
+// runFlags say how long a run takes and with what means.
+func runFlags(flags *pflag.FlagSet, cfg *bench.Config) {
 	flags.DurationVarP(&cfg.Duration, "duration", "d", cfg.Duration, "measured time")
 	flags.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "load before the measured time")
 	flags.DurationVar(&cfg.Settle, "settle", cfg.Settle,
-		"rest after the last subscription, 10s with --idle")
-	flags.Float64Var(&cfg.ConnectRate, "connect-rate", cfg.ConnectRate,
-		"new connections a second with --drop")
+		"rest after the last subscription (10s with --idle)")
 	flags.IntVar(&cfg.ConnectConcurrency, "connect-concurrency", cfg.ConnectConcurrency,
 		"handshakes in flight")
 	flags.DurationVar(&cfg.ConnectTimeout, "connect-timeout", cfg.ConnectTimeout,
@@ -134,8 +147,6 @@ func newBenchChannelsCommand() *cobra.Command {
 	flags.StringSliceVar(&cfg.Sources, "source", nil, "local `addresses` to connect from, in turn")
 	flags.IntVar(&cfg.Loops, "loops", cfg.Loops, "receiving event loops")
 	flags.IntSliceVar(&cfg.PIDs, "pid", nil, "`ids` of the server's processes")
-	flags.BoolVar(&asJSON, "json", false, "print the report as JSON")
-	return cmd
 }
 
 // benchDefaults fills in what was not given as a flag from the environment and the mode.
@@ -157,12 +168,13 @@ func benchDefaults(cmd *cobra.Command, cfg *bench.Config) {
 	}
 }
 
-func runBench(cmd *cobra.Command, cfg bench.Config, asJSON bool) error {
+func runBench(cmd *cobra.Command, name string, cfg bench.Config, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	addProcessors(cfg.Loops)
 	report, err := bench.Run(ctx, cfg, cmd.ErrOrStderr())
 	if err != nil {
-		return fmt.Errorf("bench channels: %w", err)
+		return fmt.Errorf("bench %s: %w", name, err)
 	}
 	if !asJSON {
 		return report.WriteText(cmd.OutOrStdout())

@@ -38,6 +38,8 @@ func Run(ctx context.Context, cfg Config, progress io.Writer) (*Report, error) {
 		err = r.idle(ctx)
 	case cfg.Drop:
 		err = r.drop(ctx)
+	case cfg.Churn:
+		err = r.churn(ctx)
 	default:
 		err = r.throughput(ctx)
 	}
@@ -57,6 +59,7 @@ type runner struct {
 	loops    []receiver // the subscribers' connections
 	channels []string   // names, unique to this run
 	members  []int64    // subscribers per channel, written atomically while connecting
+	sockets  []*socket  // with Churn, by number, nil where the connect failed
 	server   *process   // nil without process ids
 	rss      int64      // bytes of resident memory of the server before the first connection
 	progress *progress
@@ -98,7 +101,11 @@ func channelNames(cfg Config) []string {
 	names := make([]string, cfg.Channels)
 	run := rand.Uint32()
 	for i := range names {
-		names[i] = fmt.Sprintf("%s%08x-%d", cfg.channelPrefix(), run, i)
+		prefix := cfg.channelPrefix()
+		if cfg.presence(i) {
+			prefix = presencePrefix + prefix
+		}
+		names[i] = fmt.Sprintf("%s%08x-%d", prefix, run, i)
 	}
 	return names
 }

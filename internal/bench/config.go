@@ -41,6 +41,8 @@ type Config struct {
 	Settle             time.Duration // rest between the last subscription and what follows
 	Idle               bool          // measure connecting and memory instead of publishing
 	Drop               bool          // measure connects while all the others are dropped
+	Churn              bool          // measure changes of channel instead of publishing
+	Presence           float64       // share of presence channels with Churn, 0 to 1
 	ConnectRate        float64       // new connections per second with Drop
 	ConnectConcurrency int           // handshakes in flight
 	ConnectTimeout     time.Duration // for connecting, upgrading and subscribing, each
@@ -68,6 +70,19 @@ func DefaultConfig() Config {
 		ConnectTimeout:     15 * time.Second,
 		Loops:              1,
 	}
+}
+
+// DefaultChurnConfig is a run of cycles against a server on this machine.
+func DefaultChurnConfig() Config {
+	c := DefaultConfig()
+	c.Churn = true
+	c.Connections, c.Channels, c.Rate = 5000, 2000, 500
+	return c
+}
+
+// presence tells whether channel i is a presence channel. They are spread evenly.
+func (c Config) presence(i int) bool {
+	return c.Churn && int(float64(i+1)*c.Presence) > int(float64(i)*c.Presence)
 }
 
 // Validate reports everything that is wrong with the configuration, naming the fields by
@@ -99,6 +114,8 @@ func (c Config) Validate() error {
 		check(err == nil, "--source: %w", err)
 	}
 	check(!c.Idle || !c.Drop, "--idle and --drop exclude each other")
+	check(c.Presence >= 0 && c.Presence <= 1, "--presence must be between 0 and 1, not %g", c.Presence)
+	check(!c.Churn || c.Rate > 0, "--rate must be above 0")
 	check(c.Via == ViaHTTP || c.Via == ViaClientEvents, "--via must be %s or %s, not %q",
 		ViaHTTP, ViaClientEvents, c.Via)
 	check(validPrefix(c.ChannelPrefix),

@@ -68,8 +68,12 @@ func (r *runner) connectOne(ctx context.Context, c *connecting, i int) error {
 		return err
 	}
 	subscribed := r.clock.now()
-	if err := l.handOver(r.loops[i%len(r.loops)], r.tally); err != nil {
+	s, err := l.become(r.loops[i%len(r.loops)], r.tally)
+	if err != nil {
 		return err
+	}
+	if r.sockets != nil {
+		r.sockets[i] = s
 	}
 	c.established.record(established - start)
 	c.whole.record(subscribed - start)

@@ -126,21 +126,36 @@ func (d *dialer) subscribe(ctx context.Context, l *link, channel string) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { l.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	data := map[string]string{"channel": channel}
-	if strings.HasPrefix(channel, "private-") {
-		d.mu.Lock()
-		data["auth"] = d.sign.channelAuth(l.socketID, channel)
-		d.mu.Unlock()
-	}
-	body, err := json.Marshal(map[string]any{"event": "pusher:subscribe", "data": data})
+	body, err := d.subscription(l.socketID, channel)
 	if err != nil {
-		return fmt.Errorf("encode subscription: %w", err)
+		return err
 	}
 	if _, err := l.conn.Write(appendMasked(nil, opText, body)); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	_, err = l.await("pusher_internal:subscription_succeeded", channel)
 	return err
+}
+
+// subscription is the message that subscribes a socket to a channel; on a presence channel
+// as a user of its own.
+func (d *dialer) subscription(socketID, channel string) ([]byte, error) {
+	data := map[string]string{"channel": channel}
+	signed := channel
+	if strings.HasPrefix(channel, presencePrefix) {
+		data["channel_data"] = `{"user_id":"` + socketID + `"}`
+		signed += ":" + data["channel_data"]
+	}
+	if signed != channel || strings.HasPrefix(channel, "private-") {
+		d.mu.Lock()
+		data["auth"] = d.sign.channelAuth(socketID, signed)
+		d.mu.Unlock()
+	}
+	body, err := json.Marshal(map[string]any{"event": "pusher:subscribe", "data": data})
+	if err != nil {
+		return nil, fmt.Errorf("encode subscription: %w", err)
+	}
+	return body, nil
 }
 
 // await reads until the named event (of that channel, unless empty) arrives.
@@ -192,15 +207,22 @@ func (l *link) readText() ([]byte, error) {
 
 // handOver gives the connection to a receiver, with what was read ahead of it.
 func (l *link) handOver(r receiver, t *tally) error {
+	_, err := l.become(r, t)
+	return err
+}
+
+// become is handOver for a caller that goes on to write to the socket.
+func (l *link) become(r receiver, t *tally) (*socket, error) {
 	s := newSocket(t, l.conn)
+	s.id = l.socketID
 	ahead, err := l.in.Peek(l.in.Buffered())
 	if err == nil && len(ahead) > 0 {
 		err = s.read(ahead)
 	}
 	if err != nil {
 		l.conn.Close()
-		return fmt.Errorf("hand over: %w", err)
+		return nil, fmt.Errorf("hand over: %w", err)
 	}
 	l.in = nil
-	return r.add(l.conn, s)
+	return s, r.add(l.conn, s)
 }

@@ -36,13 +36,16 @@ type fakeServer struct {
 	loseEvery   int // every so many deliveries one is not made, 0 for none
 	refuseEvery int // every so many publishes one is answered with 413, 0 for none
 	pingFirst   bool
-	onPublish   func(n int) // called for each publish, n counts from 1
+	onSubscribe func(n int) (code int, silent bool) // called for each subscription, n counts from 1; nil for none
+	onPublish   func(n int)                         // called for each publish, n counts from 1
 
 	mu         sync.Mutex // guards the following fields
 	nextID     int
 	channels   map[string]map[*fakeConn]bool
 	deliveries int
 	publishes  int
+	subscribes int
+	left       int // channels, by unsubscribing
 	unmasked   int
 }
 
@@ -132,19 +135,49 @@ func (s *fakeServer) handle(c *fakeConn, payload []byte) {
 	switch {
 	case e.Event == "pusher:subscribe":
 		s.subscribe(c, e)
+	case e.Event == "pusher:unsubscribe":
+		var data struct{ Channel string }
+		e.decode(&data)
+		s.mu.Lock()
+		if s.channels[data.Channel][c] {
+			s.left++
+		}
+		delete(s.channels[data.Channel], c)
+		s.mu.Unlock()
 	case strings.HasPrefix(e.Event, "client-"):
 		s.deliver(e.Event, e.Channel, e.Data, c)
 	}
 }
 
 func (s *fakeServer) subscribe(c *fakeConn, e event) {
-	var data struct{ Channel, Auth string }
+	var data struct {
+		Channel, Auth string
+		ChannelData   string `json:"channel_data"`
+	}
 	e.decode(&data)
-	if strings.HasPrefix(data.Channel, "private-") {
-		want := fakeKey + ":" + fakeSign(c.id+":"+data.Channel)
+	presence := strings.HasPrefix(data.Channel, "presence-")
+	if presence || strings.HasPrefix(data.Channel, "private-") {
+		text := c.id + ":" + data.Channel
+		if presence {
+			text += ":" + data.ChannelData
+		}
+		want := fakeKey + ":" + fakeSign(text)
 		if data.Auth != want {
 			c.send(`{"event":"pusher:subscription_error","data":{"type":"AuthError"},"channel":"` +
 				data.Channel + `"}`)
+			return
+		}
+	}
+	s.mu.Lock()
+	s.subscribes++
+	n := s.subscribes
+	s.mu.Unlock()
+	if s.onSubscribe != nil {
+		code, silent := s.onSubscribe(n)
+		if code != 0 {
+			c.send(fmt.Sprintf(`{"event":"pusher:error","data":{"code":%d,"message":"no"}}`, code))
+		}
+		if code != 0 || silent {
 			return
 		}
 	}
@@ -156,6 +189,9 @@ func (s *fakeServer) subscribe(c *fakeConn, e event) {
 	s.mu.Unlock()
 	c.send(`{"event":"pusher_internal:subscription_succeeded","data":"{}","channel":"` +
 		data.Channel + `"}`)
+	if presence {
+		c.send(`{"event":"pusher_internal:member_added","data":"{\"user_id\":\"1\"}","channel":"` + data.Channel + `"}`)
+	}
 	if s.pingFirst {
 		c.send(`{"event":"pusher:ping","data":{}}`)
 	}

@@ -232,6 +232,8 @@ func TestValidate(t *testing.T) {
 		"--channels":       func(c *Config) { c.Channels = -1 },
 		"--publishers":     func(c *Config) { c.Publishers = 0 },
 		"--payload":        func(c *Config) { c.Payload = MinPayload - 1 },
+		"--presence":       func(c *Config) { c.Presence = 1.1 },
+		"--rate must":      func(c *Config) { c.Churn, c.Rate = true, 0 },
 		"--rate":           func(c *Config) { c.Rate = math.NaN() },
 		"--connect-rate":   func(c *Config) { c.ConnectRate = 0 },
 		"--duration":       func(c *Config) { c.Duration = 0 },

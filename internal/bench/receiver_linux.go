@@ -40,9 +40,11 @@ func (l *eventLoop) add(conn *net.TCPConn, s *socket) error {
 		conn.Close()
 		return errReceiverClosed
 	}
-	if _, err := l.client.EnrollContext(conn, s); err != nil {
+	enrolled, err := l.client.EnrollContext(conn, s)
+	if err != nil {
 		return fmt.Errorf("enroll connection: %w", err)
 	}
+	s.later = func(frames []byte) error { return enrolled.AsyncWrite(frames, nil) }
 	return nil
 }
 

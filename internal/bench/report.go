@@ -11,7 +11,7 @@ import (
 
 // Report is what a run measured. Parts that a mode does not measure are nil.
 type Report struct {
-	Mode             string           `json:"mode"` // throughput, idle or drop
+	Mode             string           `json:"mode"` // throughput, idle, drop or churn
 	URLs             []string         `json:"urls"`
 	Connections      int              `json:"connections"`
 	Channels         int              `json:"channels"`
@@ -24,6 +24,7 @@ type Report struct {
 	Publish          *PublishReport   `json:"publish,omitempty"`
 	Delivery         *DeliveryReport  `json:"delivery,omitempty"`
 	Drop             *DropReport      `json:"drop,omitempty"`
+	Churn            *ChurnReport     `json:"churn,omitempty"`
 	Server           *ServerReport    `json:"server,omitempty"`
 	Bench            *CPU             `json:"bench,omitempty"` // this process in the window
 	Closes           map[string]int64 `json:"closes"`          // by the server, by code
@@ -74,6 +75,21 @@ type DropReport struct {
 	Failed           map[string]int64 `json:"failed"`
 }
 
+// ChurnReport covers clients that leave a channel and subscribe to another one: the rate and
+// the latencies of the window, counts of the whole load. A latency ends when the client has
+// its subscription_succeeded.
+type ChurnReport struct {
+	Cycles       int64            `json:"cycles"` // begun
+	PerSecond    float64          `json:"per_second"`
+	Missed       int64            `json:"missed"`      // due, but no client was free
+	Outstanding  int64            `json:"outstanding"` // never acknowledged
+	Unsent       map[string]int64 `json:"unsent"`      // by cause
+	Refused      map[string]int64 `json:"refused"`     // by the server's error
+	MemberEvents int64            `json:"member_events"`
+	SinceDue     *Latency         `json:"since_due,omitempty"`
+	SinceSent    *Latency         `json:"since_sent,omitempty"`
+}
+
 // ServerReport covers the server's processes.
 type ServerReport struct {
 	RSSBefore        int64   `json:"rss_before_bytes"`
@@ -90,6 +106,7 @@ type CPU struct {
 	PerDelivery float64 `json:"us_per_delivery,omitempty"`
 	PerPublish  float64 `json:"us_per_publish,omitempty"`
 	PerConnect  float64 `json:"us_per_connect,omitempty"`
+	PerCycle    float64 `json:"us_per_cycle,omitempty"`
 }
 
 func newCPU(used time.Duration, seconds float64, deliveries, publishes int64) *CPU {
@@ -112,6 +129,8 @@ func newReport(cfg Config) *Report {
 		r.Mode = "idle"
 	case cfg.Drop:
 		r.Mode, r.OfferedPerSecond = "drop", cfg.scheduled()
+	case cfg.Churn:
+		r.Mode, r.OfferedPerSecond = "churn", cfg.scheduled()
 	default:
 		r.Mode, r.OfferedPerSecond = "throughput", cfg.scheduled()
 		r.Via, r.Publishers, r.PayloadBytes = cfg.Via, cfg.Publishers, cfg.Payload
@@ -127,6 +146,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	t.publish(r.Publish, r.WindowSeconds)
 	t.delivery(r.Delivery, r.OfferedPerSecond > 0)
 	t.drop(r.Drop)
+	t.churn(r.Churn, r.WindowSeconds)
 	t.server(r.Server, r.Mode)
 	t.cpu("bench CPU", r.Bench)
 	t.line("closed", "%s by the server; %s errors; %d pings answered", counts(r.Closes),
@@ -148,6 +168,8 @@ func (r *Report) describe() string {
 		return text
 	case "drop":
 		return text + fmt.Sprintf(", %g new ones a second", r.OfferedPerSecond)
+	case "churn":
+		return text + fmt.Sprintf(", %g cycles a second", r.OfferedPerSecond)
 	}
 	rate := "flat out"
 	if r.OfferedPerSecond > 0 {
@@ -179,7 +201,7 @@ func (t *textReport) cpu(name string, c *CPU) {
 	for _, part := range []struct {
 		of    string
 		value float64
-	}{{"delivery", c.PerDelivery}, {"publish", c.PerPublish}, {"connect", c.PerConnect}} {
+	}{{"delivery", c.PerDelivery}, {"publish", c.PerPublish}, {"connect", c.PerConnect}, {"cycle", c.PerCycle}} {
 		if part.value > 0 {
 			text += fmt.Sprintf(", %.3f µs per %s", part.value, part.of)
 		}
@@ -230,6 +252,18 @@ func (t *textReport) drop(d *DropReport) {
 	t.latency("  after", d.After)
 }
 
+func (t *textReport) churn(c *ChurnReport, window float64) {
+	if c == nil {
+		return
+	}
+	t.line("window", "%.2f s", window)
+	t.line("cycles", "%.1f/s acknowledged (%d begun in all), %d missed, %d never acknowledged", c.PerSecond,
+		c.Cycles, c.Missed, c.Outstanding)
+	t.line("", "refused: %s; unsent: %s; %d member events", counts(c.Refused), counts(c.Unsent), c.MemberEvents)
+	t.latency("  since due", c.SinceDue)
+	t.latency("  since sent", c.SinceSent)
+}
+
 func (t *textReport) server(s *ServerReport, mode string) {
 	if s == nil {
 		return
@@ -241,7 +275,7 @@ func (t *textReport) server(s *ServerReport, mode string) {
 		t.line("", "%.1f MiB at the end", float64(s.RSSAfter)/mib)
 	}
 	t.cpu("  connecting", s.CPUConnecting)
-	names := map[string]string{"throughput": "server CPU", "idle": "  at rest", "drop": "  after drop"}
+	names := map[string]string{"throughput": "server CPU", "idle": "  at rest", "drop": "  after drop", "churn": "server CPU"}
 	t.cpu(names[mode], s.CPU)
 }
 

@@ -37,7 +37,8 @@ func (s *signer) appendQuery(dst []byte, path string, body []byte, unixTime int6
 	return hex.AppendEncode(dst, s.sign())
 }
 
-// channelAuth is the "auth" of a subscription to a private channel.
+// channelAuth is the "auth" of a subscription to a private channel, or to a presence channel
+// with ":" and its channel_data.
 // Source: Pusher Channels, "Auth signatures".
 func (s *signer) channelAuth(socketID, channel string) string {
 	s.text = append(append(append(s.text[:0], socketID...), ':'), channel...)

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/gobwas/ws"
 )
@@ -18,6 +20,10 @@ var errCloseFrame = errors.New("close frame")
 // protocolHead begins the protocol's own events, which are no deliveries, in the field
 // order that most servers use. Other orders are caught by the length of the frame.
 var protocolHead = []byte(`{"event":"pusher`)
+
+// memberHead begins member_added and member_removed, of which there are many on presence
+// channels.
+var memberHead = []byte(`{"event":"pusher_internal:member_`)
 
 // socket is the receiving half of an established connection. One goroutine (or event loop)
 // at a time may feed it.
@@ -31,6 +37,12 @@ type socket struct {
 	random    uint32    // xorshift state
 	stampHint int32     // where the last stamp stood in its frame
 	closed    bool      // the end is already counted
+
+	// Of a client that changes its channels.
+	id      string                // of the socket at the server
+	channel int                   // that it is on; used by the schedule only
+	cycle   atomic.Pointer[cycle] // nil while it waits for nothing
+	later   func(frames []byte) error
 }
 
 func newSocket(t *tally, out io.Writer) *socket {
@@ -104,6 +116,10 @@ func (s *socket) nextSample() uint32 {
 func (s *socket) rareFrame(first byte, payload []byte) error {
 	switch first & opcodeMask {
 	case opText:
+		if bytes.HasPrefix(payload, memberHead) {
+			s.tally.members.Add(1)
+			return nil
+		}
 		return s.protocolEvent(payload)
 	case opPing:
 		s.tally.pings.Add(1)
@@ -128,10 +144,29 @@ func (s *socket) protocolEvent(payload []byte) error {
 	case "pusher:ping":
 		s.tally.pings.Add(1)
 		return s.write(opText, []byte(`{"event":"pusher:pong","data":{}}`))
-	case "pusher:error":
-		s.tally.countError(e.errorData().Code)
+	case "pusher_internal:subscription_succeeded":
+		if s.tally.churning != nil {
+			s.tally.churning.succeeded(s, e.Channel)
+		}
+	case "pusher:error", "pusher:subscription_error":
+		code := e.errorData().Code
+		if e.Event == "pusher:error" {
+			s.tally.countError(code)
+		}
+		if s.tally.churning != nil {
+			s.tally.churning.failed(s, fmt.Sprintf("%s %d", e.Event, code))
+		}
 	}
 	return nil
+}
+
+// writeLater sends frames from any goroutine.
+func (s *socket) writeLater(frames []byte) error {
+	if s.later != nil {
+		return s.later(frames)
+	}
+	_, err := s.out.Write(frames)
+	return err
 }
 
 // write sends one masked frame.

@@ -23,6 +23,8 @@ type tally struct {
 	stride  uint32 // deliveries to one latency sample, on average
 
 	deliveries, bytes, pings atomic.Int64
+	members                  atomic.Int64 // events of presence channels
+	churning                 *churning    // nil in other modes; set before the first connection
 
 	// Samples count when their event was due inside [from, to), in ns of the clock.
 	from, to            atomic.Int64

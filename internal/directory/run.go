@@ -129,6 +129,13 @@ func (d *Directory) Set(key, entry string, value []byte) {
 	})
 }
 
+// Flush tells the others at once what would wait for the end of the batch.
+func (d *Directory) Flush() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flush()
+}
+
 // flush sends what waits. d.mu is held.
 func (d *Directory) flush() {
 	if d.timer != nil {

@@ -198,6 +198,7 @@ func (n *Node) joinHub(ctx, background context.Context) error {
 	err = n.hub.Join(pusher.Cluster{
 		Signal: events,
 		Set:    k.directory.Set,
+		Flush:  k.directory.Flush,
 		Owns:   k.owns,
 		Cache:  k.cache,
 		App:    n.apps.ByID,

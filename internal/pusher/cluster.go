@@ -20,6 +20,8 @@ type Cluster struct {
 	Signal fabric.Signal
 	// Set makes value this node's row in the directory; nil removes it.
 	Set func(key, entry string, value []byte)
+	// Flush tells the others at once what was set, where that cannot wait for a batch.
+	Flush func()
 	// Owns tells whether this node reports the changes of a key to webhooks.
 	Owns func(key string) bool
 	// Cache keeps the last events of cache channels beyond this node.
@@ -208,9 +210,19 @@ func (r *realm) tellUser(id string, online bool) {
 	r.hub.cluster.Set(userRow+r.id+"\x00"+id, "", value)
 }
 
+// tellConnections tells the other nodes how many clients are here. The realm is locked.
 func (r *realm) tellConnections(n int) {
 	if r.hub.cluster != nil {
 		r.hub.cluster.Set(appRow+r.id, "", encodeCount(n))
+	}
+}
+
+// hurryConnections has the others hear at once of a new client that brings the app near its
+// quota: what they let in before they hear of it goes over the quota. The realm is locked.
+func (r *realm) hurryConnections(max int) {
+	const near, part = 100, 16 // so many connections, and this part of the quota
+	if r.hub.cluster != nil && max > 0 && max-len(r.clients)-r.elsewhereSum < near+max/part {
+		r.hub.cluster.Flush()
 	}
 }
 

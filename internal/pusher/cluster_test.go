@@ -293,6 +293,25 @@ func TestUsersAreReachedOnAllNodes(t *testing.T) {
 	})
 }
 
+// Near the quota a node tells of each new client at once: within the same batch nobody else
+// takes its place.
+func TestConnectionQuotaWaitsForNoBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hs := newHubs(t, "a", "b", "c")
+		hs.app.Limits.MaxConnections = 10
+		let := 0
+		for i := range 30 {
+			if e := hs.nodes[i%3].connect(); e.closed == 0 {
+				let++
+			}
+			synctest.Wait() // until it is told, without any time passing
+		}
+		if let != 10 {
+			t.Errorf("%d clients are let in", let)
+		}
+	})
+}
+
 func TestConnectionQuotaIsOfAllNodes(t *testing.T) {
 	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
 		hs.app.Limits.MaxConnections = 3

@@ -79,6 +79,7 @@ func (r *realm) add(c *client) (why Refusal, added bool) {
 	}
 	r.clients[c.session.ID] = c
 	r.tellConnections(len(r.clients))
+	r.hurryConnections(app.Limits.MaxConnections)
 	return Refusal{}, true
 }
 

@@ -275,8 +275,8 @@ func newFlood(random *rand.Rand, nodes int) *flood {
 
 // All nodes together keep the limit, but for what the package comment allows.
 func TestFloodOfAllNodes(t *testing.T) {
-	const limit, seconds = 200, 10
-	for seed := range uint64(12) {
+	const limit, seconds = 200, 6
+	for seed := range uint64(10) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		nodes, each, delay := 2+random.IntN(4), 1+random.IntN(5), 1+random.IntN(10)
 		f := newFlood(random, nodes)

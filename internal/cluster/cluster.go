@@ -33,6 +33,11 @@ var (
 	ErrRefused = errors.New("refused by the other nodes")
 	// ErrDamaged says that a file of the package cannot be read as what it should be.
 	ErrDamaged = errors.New("damaged file")
+	// ErrForgotten says that this node was taken out of its cluster for good.
+	ErrForgotten = errors.New("node was taken out of the cluster")
+	// ErrBringsData says that this node has what it stored alone, and found a cluster that
+	// has data of its own.
+	ErrBringsData = errors.New("node has data from running alone")
 	// ErrAlive says that a member cannot be forgotten while it is alive.
 	ErrAlive = errors.New("member is alive")
 	// ErrStopped says that the Membership was stopped.
@@ -77,6 +82,8 @@ const (
 	maxMemberSize     = 16 << 10 // bytes of a member as JSON
 	maxHeartbeatSize  = 64 << 10 // bytes
 	maxOut            = 64       // dead nodes named in a heartbeat
+	maxForgotten      = 1024     // forgotten nodes remembered, the latest
+	maxForgottenTold  = 64       // forgotten nodes named in a heartbeat, the latest
 	maxLearned        = 256      // addresses heard of, and tried
 	maxCounter        = 1 << 62  // of an incarnation and a round, far beyond any honest one
 	maxTargets        = 4096     // addresses probed in one round
@@ -87,13 +94,14 @@ const (
 
 // Reasons given to Options.Dropped.
 const (
-	DropHelloBusy        = "cluster_hello_busy"         // too many connections at once
-	DropHelloRefused     = "cluster_hello_refused"      // no or no valid proof of the secret
-	DropHeartbeatFull    = "cluster_heartbeat_full"     // more messages than the loop reads
-	DropHeartbeatInvalid = "cluster_heartbeat_invalid"  // not understood
-	DropHeartbeatUnsent  = "cluster_heartbeat_unsent"   // the signal did not take it
-	DropHeartbeatStale   = "cluster_heartbeat_stale"    // of an incarnation that is over
-	DropDuplicate        = "cluster_identity_duplicate" // of another process with our id
-	DropMemberLimit      = "cluster_member_limit"       // beyond MaxMembers
-	DropPeerLost         = "cluster_peer_lost_full"     // more losses than are verified at once
+	DropHelloBusy        = "cluster_hello_busy"          // too many connections at once
+	DropHelloRefused     = "cluster_hello_refused"       // no or no valid proof of the secret
+	DropHeartbeatFull    = "cluster_heartbeat_full"      // more messages than the loop reads
+	DropHeartbeatInvalid = "cluster_heartbeat_invalid"   // not understood
+	DropHeartbeatUnsent  = "cluster_heartbeat_unsent"    // the signal did not take it
+	DropHeartbeatStale   = "cluster_heartbeat_stale"     // of an incarnation that is over
+	DropForgotten        = "cluster_heartbeat_forgotten" // of a node that was taken out
+	DropDuplicate        = "cluster_identity_duplicate"  // of another process with our id
+	DropMemberLimit      = "cluster_member_limit"        // beyond MaxMembers
+	DropPeerLost         = "cluster_peer_lost_full"      // more losses than are verified at once
 )

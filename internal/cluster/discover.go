@@ -31,6 +31,8 @@ type Decision struct {
 	// Members are all nodes of the cluster that the engine must have as routes, dead ones
 	// and this one too, sorted by ID.
 	Members []Member
+	// Forgotten are the ids of nodes that were taken out for good, oldest first.
+	Forgotten []string
 	// Hello answers other nodes from now on. The caller gives the decision to Start and
 	// closes Hello after the Membership is stopped.
 	Hello *Hello
@@ -52,8 +54,8 @@ func (d Decision) Routes() []string {
 // enough nodes to form one with, or most refuse this one (ErrRefused). It waits as long as ctx
 // lets it and logs whom it waits for.
 // Errors: ErrInvalidOptions, ErrNoPort, ErrDamaged, ErrIdentityInUse, ErrOtherCluster,
-// ErrIncompatible, those of the disk, and that of ctx together with what stood in the way
-// last, ErrSecret for one.
+// ErrIncompatible, ErrForgotten, ErrBringsData, those of the disk, and that of ctx together
+// with what stood in the way last, ErrSecret for one.
 func Discover(ctx context.Context, options Options) (Decision, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -85,6 +87,7 @@ type search struct {
 	logged   map[string]bool // keys of problems that were logged
 	failures map[string]error
 	asked    map[string]bool // addresses asked in the last round
+	told     string          // to Options.Waiting
 
 	refusedSince time.Time // zero unless this node met refusals only
 }
@@ -164,7 +167,7 @@ func selfRecord(options Options, id string, boots uint64, port int) Member {
 		ID: id, Instance: newInstance(), Name: options.Name, Domain: options.Domain,
 		SubDomain: options.SubDomain, Roles: options.Roles,
 		Properties: maps.Clone(options.Properties), Addresses: addresses,
-		Version: options.Version, State: StateStarting, Incarnation: boots << bootShift,
+		Version: options.Version, Importing: options.Importing, State: StateStarting, Incarnation: boots << bootShift,
 	}
 }
 
@@ -186,6 +189,7 @@ func (s *search) run(ctx context.Context) (Decision, error) {
 			return s.finish(*verdict.decision), nil
 		}
 		s.logProblems()
+		s.tell()
 		if pause = min(2*pause, roundPauseMax); s.fingerprint() != before {
 			pause = roundPauseMin // something moves: the others see it soon
 		}
@@ -332,6 +336,18 @@ func (s *search) finish(decision Decision) Decision {
 		"node_id", decision.Self.ID, "members", len(decision.Members))
 	decision.Hello = s.hello
 	return decision
+}
+
+// tell says what the node waits for, and what a person should look at.
+func (s *search) tell() {
+	text := "waiting for " + s.seeker.waiting
+	for _, problem := range s.seeker.problems {
+		text += "; " + problem.text
+	}
+	if text != s.told {
+		s.told = text
+		s.options.Waiting(text)
+	}
 }
 
 // logProblems logs what a person should look at, each thing once.

@@ -103,8 +103,8 @@ func decodeMemory(content []byte) (memory, error) {
 	if result.Format != memoryFormat {
 		return memory{}, fmt.Errorf("format %d, this program knows %d", result.Format, memoryFormat)
 	}
-	if len(result.Members) > MaxMembers || len(result.Vote) > MaxMembers {
-		return memory{}, fmt.Errorf("more than %d members", MaxMembers)
+	if len(result.Members) > MaxMembers || len(result.Vote) > MaxMembers || len(result.Forgotten) > maxForgotten {
+		return memory{}, fmt.Errorf("more than %d members or %d forgotten ones", MaxMembers, maxForgotten)
 	}
 	for _, members := range [][]Member{result.Members, result.Vote} {
 		for _, member := range members {

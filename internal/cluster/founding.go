@@ -24,6 +24,11 @@ func (s *seeker) found() verdict {
 			s.disk.Round = max(s.disk.Round, peer.Round)
 		}
 	}
+	if voted == 0 && s.rival != "" {
+		s.proposal = nil
+		s.waiting = "a decision whose data the cluster gets, that of this node or of " + s.rival
+		return verdict{save: s.disk.Round != before}
+	}
 	s.proposal = s.propose(candidates)
 	if len(s.proposal) == 0 {
 		s.waiting = fmt.Sprintf("%d nodes with role store (cluster.bootstrap_expect), %d are here: %s",
@@ -66,6 +71,7 @@ func (s *seeker) takeBack() bool {
 // candidates are the peers that this node could found a cluster with.
 func (s *seeker) candidates() []*heardPeer {
 	var result []*heardPeer
+	s.rival = ""
 	for _, peer := range s.sorted() {
 		switch {
 		case peer.Phase != phaseSeeking || !peer.Self.HasRole(RoleStore) || peer.Expect == 0:
@@ -76,6 +82,11 @@ func (s *seeker) candidates() []*heardPeer {
 		case peer.Expect != s.expect:
 			s.problem("expect "+peer.Self.ID, fmt.Sprintf("%s has cluster.bootstrap_expect %d and this "+
 				"node %d; set the same on every node", peer.Self.label(), peer.Expect, s.expect))
+		case peer.Self.Importing && s.self.Importing:
+			s.rival = peer.Self.label()
+			s.problem("rival "+peer.Self.ID, fmt.Sprintf("%s and this node both have data from running "+
+				"alone, and Parley does not merge it; stop the one whose data the cluster shall not have, "+
+				"and give it an empty data directory (node.data_dir)", peer.Self.label()))
 		case len(peer.Vote) > 0 && !slices.Contains(peer.Vote, s.self.ID):
 		default:
 			result = append(result, peer)

@@ -16,8 +16,7 @@ type messageKind string
 
 const (
 	kindHeartbeat messageKind = "heartbeat"
-	kindLeave     messageKind = "leave"  // the sender goes, on purpose
-	kindForget    messageKind = "forget" // Subject is gone for good
+	kindLeave     messageKind = "leave" // the sender goes, on purpose
 )
 
 // message is what members send to all others, as JSON.
@@ -29,9 +28,10 @@ type message struct {
 	Load   int         `json:"load"`   // connections it serves
 	// Live are the members of the sender's view by ID with their incarnations. Out are those
 	// that it holds for dead and that did not leave, the latest maxOut.
-	Live    map[string]uint64 `json:"live,omitempty"`
-	Out     map[string]uint64 `json:"out,omitempty"`
-	Subject string            `json:"subject,omitempty"` // of a forget
+	Live map[string]uint64 `json:"live,omitempty"`
+	Out  map[string]uint64 `json:"out,omitempty"`
+	// Forgotten are nodes that were taken out for good, the latest maxForgottenTold.
+	Forgotten []string `json:"forgotten,omitempty"`
 }
 
 // decodeMessage reads a message of a node of the domain.
@@ -52,10 +52,6 @@ func decodeMessage(payload []byte, domain string) (message, error) {
 func (m message) check(domain string) error {
 	switch m.Kind {
 	case kindHeartbeat, kindLeave:
-	case kindForget:
-		if !uuidPattern.MatchString(m.Subject) {
-			return fmt.Errorf("node id %.50q is malformed", m.Subject)
-		}
 	default:
 		return fmt.Errorf("kind %.20q is unknown", m.Kind)
 	}
@@ -63,8 +59,13 @@ func (m message) check(domain string) error {
 		return fmt.Errorf("versions %d to %d, this program speaks %d to %d",
 			m.Oldest, m.Newest, versionOldest, versionNewest)
 	}
-	if len(m.Live) > MaxMembers || len(m.Out) > MaxMembers {
-		return fmt.Errorf("more than %d members", MaxMembers)
+	if len(m.Live) > MaxMembers || len(m.Out) > MaxMembers || len(m.Forgotten) > maxForgottenTold {
+		return fmt.Errorf("more than %d members or %d forgotten ones", MaxMembers, maxForgottenTold)
+	}
+	for _, id := range m.Forgotten {
+		if !uuidPattern.MatchString(id) {
+			return fmt.Errorf("node id %.50q is malformed", id)
+		}
 	}
 	for _, dead := range m.Out {
 		if dead > maxCounter {

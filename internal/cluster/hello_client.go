@@ -69,7 +69,7 @@ func (a asker) exchange(ctx context.Context, address string, own statement) (sta
 	}
 
 	script := transcript(sent, received)
-	own.Members, own.Heard = nil, nil
+	own.Members, own.Heard, own.Forgotten = nil, nil, nil
 	question, err := seal(a.key, speakerAsker, script, own)
 	if err != nil {
 		return statement{}, err

@@ -80,7 +80,7 @@ const (
 )
 
 // statement is what a node says of itself and of what it knows. Both sides make one; the
-// asker's leaves out Members and Heard.
+// asker's leaves out Members, Heard and Forgotten.
 type statement struct {
 	Oldest  int    `json:"oldest"` // versions spoken
 	Newest  int    `json:"newest"`
@@ -90,6 +90,8 @@ type statement struct {
 	Expect  int    `json:"expect,omitempty"`  // bootstrap_expect
 	// Members are those of Cluster, dead ones too.
 	Members []Member `json:"members,omitempty"`
+	// Forgotten are the ids of nodes that were taken out of Cluster for good.
+	Forgotten []string `json:"forgotten,omitempty"`
 	// Heard are hello addresses of others that ask.
 	Heard []string `json:"heard,omitempty"`
 	// Round, Proposal and Vote are those of the founding, see seeker.
@@ -104,7 +106,7 @@ func (s statement) check() error {
 		return fmt.Errorf("phase %.20q is unknown", s.Phase)
 	}
 	if len(s.Members) > MaxMembers || len(s.Proposal) > MaxMembers || len(s.Vote) > MaxMembers ||
-		len(s.Heard) > maxLearned {
+		len(s.Heard) > maxLearned || len(s.Forgotten) > maxForgotten {
 		return fmt.Errorf("more than %d members or %d addresses", MaxMembers, maxLearned)
 	}
 	if s.Phase == phaseFormed && s.Cluster == "" {
@@ -123,7 +125,7 @@ func (s statement) check() error {
 			return err
 		}
 	}
-	for _, ids := range [][]string{s.Proposal, s.Vote} {
+	for _, ids := range [][]string{s.Proposal, s.Vote, s.Forgotten} {
 		for _, id := range ids {
 			if !uuidPattern.MatchString(id) {
 				return fmt.Errorf("node id %.50q is malformed", id)

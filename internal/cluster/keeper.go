@@ -33,8 +33,8 @@ func newKeeper(options Options, decision Decision) *keeper {
 		hello: decision.Hello, logger: options.Logger,
 		dirty: make(chan struct{}, 1), ended: make(chan struct{}), known: map[string]Member{},
 		disk: remembered{
-			Cluster: decision.Cluster,
-			Boots:   decision.Self.Incarnation >> bootShift,
+			Cluster: decision.Cluster, Forgotten: decision.Forgotten,
+			Boots: decision.Self.Incarnation >> bootShift,
 		},
 	}
 	merge(k.known, decision.Members)
@@ -61,9 +61,21 @@ func (k *keeper) update(live []Member) {
 	})
 }
 
-// forget removes a member that is gone for good.
-func (k *keeper) forget(id string) {
-	k.change(func() { delete(k.known, id) })
+// forget removes members that are gone for good.
+func (k *keeper) forget(forgotten []string) {
+	k.change(func() {
+		k.disk.Forgotten = forgotten
+		for _, id := range forgotten {
+			delete(k.known, id)
+		}
+	})
+}
+
+// members returns who is known, sorted by ID.
+func (k *keeper) members() []Member {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return sortMembers(slices.Collect(maps.Values(k.known)))
 }
 
 // change changes what is known, has the hello service tell it and the disk keep it.
@@ -71,11 +83,11 @@ func (k *keeper) change(change func()) {
 	k.mu.Lock()
 	change()
 	k.disk.Members = sortMembers(slices.Collect(maps.Values(k.known)))
-	members := k.disk.Members
+	members, forgotten := k.disk.Members, k.disk.Forgotten
 	k.mu.Unlock()
 	if k.hello != nil {
 		k.hello.state(func(s *statement) {
-			s.Members = members
+			s.Members, s.Forgotten = members, forgotten
 			isSelf := func(m Member) bool { return m.ID == k.self }
 			if i := slices.IndexFunc(members, isSelf); i >= 0 {
 				s.Self = members[i]

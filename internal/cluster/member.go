@@ -33,6 +33,9 @@ type Member struct {
 	Addresses  map[string]string `json:"addresses"` // advertised, by kind
 	Version    string            `json:"version,omitempty"`
 	State      State             `json:"state"`
+	// Importing tells that the node brings into the cluster what it stored alone. Until it has,
+	// nobody uses what is stored.
+	Importing bool `json:"importing,omitempty"`
 	// Incarnation grows with each start of the node and each time it was declared dead and
 	// came back.
 	Incarnation uint64 `json:"incarnation"`
@@ -58,7 +61,7 @@ func (m Member) same(other Member) bool {
 	return m.ID == other.ID && m.Instance == other.Instance && m.Name == other.Name &&
 		m.Domain == other.Domain && m.SubDomain == other.SubDomain &&
 		m.Version == other.Version && m.State == other.State &&
-		m.Incarnation == other.Incarnation && slices.Equal(m.Roles, other.Roles) &&
+		m.Importing == other.Importing && m.Incarnation == other.Incarnation && slices.Equal(m.Roles, other.Roles) &&
 		mapsEqual(m.Properties, other.Properties) && mapsEqual(m.Addresses, other.Addresses)
 }
 
@@ -160,6 +163,17 @@ func checkHostPort(address string) error {
 func sortMembers(members []Member) []Member {
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return members
+}
+
+// Stores returns how many of the members keep data.
+func Stores(members []Member) int {
+	count := 0
+	for _, member := range members {
+		if member.HasRole(RoleStore) {
+			count++
+		}
+	}
+	return count
 }
 
 func memberIDs(members []Member) []string {

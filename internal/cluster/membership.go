@@ -48,8 +48,9 @@ type Membership struct {
 	tasks    sync.WaitGroup
 	ended    chan struct{} // closed when the loop is through
 
-	table *table // of the loop
-	soon  <-chan time.Time
+	table   *table // of the loop
+	outcast bool   // of the loop: this node was told that it is forgotten
+	soon    <-chan time.Time
 
 	mu    sync.Mutex // guards loads
 	loads map[string]int
@@ -77,6 +78,7 @@ func Start(options Options, decision Decision, signal Signal) (*Membership, erro
 
 func start(options Options, decision Decision, signal Signal, verify verifyFunc) (*Membership, error) {
 	table := newTable(decision.Self, options.HeartbeatInterval, options.NodeTimeout)
+	table.forgotten = decision.Forgotten
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Membership{
 		options: options, logger: options.Logger, signal: signal, verify: verify,
@@ -99,6 +101,11 @@ func start(options Options, decision Decision, signal Signal, verify verifyFunc)
 // View returns the current view.
 func (m *Membership) View() View { return *m.views.current.Load() }
 
+// Known returns every member of the cluster that counts, dead or alive, sorted by ID: those
+// with a store until they are forgotten, others while they live. What the majority of a cluster
+// is, is reckoned from the stores among them. It is kept across restarts.
+func (m *Membership) Known() []Member { return m.keeper.members() }
+
 // Subscribe returns a follower of the views. It needs no closing.
 func (m *Membership) Subscribe() *Subscription { return &Subscription{views: m.views} }
 
@@ -113,6 +120,11 @@ func (m *Membership) Loads() map[string]int {
 // SetState tells the others how far this node is.
 func (m *Membership) SetState(state State) {
 	m.command(func() { m.apply(m.table.change(m.now(), func(self *Member) { self.State = state })) })
+}
+
+// Imported tells the others that this node has brought what it stored alone.
+func (m *Membership) Imported() {
+	m.command(func() { m.apply(m.table.change(m.now(), func(self *Member) { self.Importing = false })) })
 }
 
 // SetProperties replaces the free properties of this node. They must fit the limits of a
@@ -160,8 +172,9 @@ func (m *Membership) PeerLost(id string) {
 	}()
 }
 
-// Forget tells all nodes that run that a member is gone for good: it is no route for those
-// who join and does not count in a restart of the whole cluster. ErrAlive if it is not gone.
+// Forget tells all nodes that a member is gone for good: it is no route for those who join,
+// counts in no majority, and nobody takes it in again. Nodes that do not run hear of it when
+// they start. ErrAlive if it is not gone.
 func (m *Membership) Forget(ctx context.Context, id string) error {
 	if !uuidPattern.MatchString(id) {
 		return fmt.Errorf("%w: %.50q is no node id", ErrInvalidOptions, id)
@@ -172,11 +185,10 @@ func (m *Membership) Forget(ctx context.Context, id string) error {
 			err = ErrAlive
 			return
 		}
-		m.keeper.forget(id)
-		m.table.forget(id)
-		forget := m.table.heartbeat(kindForget)
-		forget.Subject = id
-		err = m.publish(forget)
+		var e effects
+		m.table.forget(id, &e)
+		m.apply(m.table.finish(e))
+		err = m.publish(m.table.heartbeat(kindHeartbeat))
 	})
 	if err != nil {
 		return fmt.Errorf("forget member %s: %w", id, err)
@@ -276,13 +288,6 @@ func (m *Membership) loop() {
 }
 
 func (m *Membership) hear(received message) {
-	if received.Kind == kindForget {
-		if _, alive := m.table.view.Member(received.Subject); !alive {
-			m.keeper.forget(received.Subject)
-			m.table.forget(received.Subject)
-		}
-		received.Kind = kindHeartbeat
-	}
 	effects := m.table.heard(m.now(), received)
 	if effects.drop == DropDuplicate {
 		m.logger.Error("two processes run with the same node id: one data directory is a copy of the "+
@@ -297,8 +302,17 @@ func (m *Membership) apply(e effects) {
 	if e.drop != "" {
 		m.options.Dropped(e.drop)
 	}
+	if e.forgot {
+		m.keeper.forget(m.table.forgotten)
+	}
 	if e.view {
 		m.show()
+	}
+	if e.outcast && !m.outcast {
+		m.outcast = true
+		m.logger.Error("this node was taken out of the cluster for good; to let it join as a new node, "+
+			"empty its data directory", "node_id", m.table.self.ID)
+		m.options.Forgotten()
 	}
 	if e.evicted {
 		m.logger.Warn("this node was held for dead and is back", "node_id", m.table.self.ID,

@@ -97,9 +97,11 @@ type testNode struct {
 	*Membership
 	record  Member
 	evicted atomic.Int32
-	drops   sync.Map
-	changes []string // what a subscriber saw, guarded by log
-	log     sync.Mutex
+	// outcasts counts how often it was told that it is forgotten.
+	outcasts atomic.Int32
+	drops    sync.Map
+	changes  []string // what a subscriber saw, guarded by log
+	log      sync.Mutex
 }
 
 // saw returns what a subscriber saw since the last call, such as "+n1 -n2 ~n3".
@@ -157,7 +159,7 @@ func (r *room) start(n int, boots uint64) *testNode {
 		DataDir: r.dirs[n], Secret: strings.Repeat("s", 32), Domain: "test",
 		Logger:  slog.New(slog.DiscardHandler),
 		Dropped: func(reason string) { node.drops.Store(reason, true) },
-		Evicted: func() { node.evicted.Add(1) },
+		Evicted: func() { node.evicted.Add(1) }, Forgotten: func() { node.outcasts.Add(1) },
 	}.withDefaults()
 	if err != nil {
 		r.t.Fatal(err)

@@ -70,6 +70,8 @@ type Options struct {
 	Addresses  map[string]string
 	// Version of the program, for people.
 	Version string
+	// Importing tells that this node brings what it stored alone, see Member.
+	Importing bool
 
 	// ProbeTimeout bounds one question to one address during discovery.
 	ProbeTimeout time.Duration
@@ -83,6 +85,12 @@ type Options struct {
 	Logger *slog.Logger
 	// Dropped counts what was lost under a reason, one of the Drop constants; may be nil.
 	Dropped func(reason string)
+	// Waiting is told during Discover what the node waits for, whenever that changes; may be
+	// nil.
+	Waiting func(what string)
+	// Forgotten is called once when this node learns that it was taken out of the cluster. The
+	// same holds for it as for Evicted. May be nil.
+	Forgotten func()
 	// Evicted is called when this node learns that others had declared it dead, or that it
 	// was paused so long that they must have. It has a new incarnation then and should send
 	// its state again. It is called from the membership's loop and must neither wait nor call
@@ -116,6 +124,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Evicted == nil {
 		o.Evicted = func() {}
 	}
+	if o.Forgotten == nil {
+		o.Forgotten = func() {}
+	}
+	if o.Waiting == nil {
+		o.Waiting = func(string) {}
+	}
 	if err := o.check(); err != nil {
 		return Options{}, fmt.Errorf("%w: %w", ErrInvalidOptions, err)
 	}
@@ -139,8 +153,9 @@ func (o Options) check() error {
 	case len(o.Domain) > maxNameSize || !domainPattern.MatchString(o.Domain):
 		return fmt.Errorf("cluster.domain %q must be letters, digits, - _ and dots", o.Domain)
 	case o.BootstrapExpect < 0 || o.BootstrapExpect == 1 || o.BootstrapExpect > MaxMembers:
-		return fmt.Errorf("cluster.bootstrap_expect is %d and must be 0 (only join) or 2 to %d; "+
-			"one node alone needs no cluster", o.BootstrapExpect, MaxMembers)
+		return fmt.Errorf("cluster.bootstrap_expect is %d and must be 0 (only join) or 2 to %d; a node "+
+			"of its own has no cluster section, and takes its data along when it gets one: start it "+
+			"without cluster.seeds and cluster.bootstrap_expect", o.BootstrapExpect, MaxMembers)
 	case o.BindPort < 1 || o.BindPort > 65534 || o.PortTries < 1 || o.PortTries > 100:
 		return fmt.Errorf("cluster.bind_port is %d and must be 1 to 65534, with 1 to 100 tries", o.BindPort)
 	case !isPort(o.AdvertisePort) || !isPort(o.AdvertiseRoutePort):

@@ -28,7 +28,9 @@ type remembered struct {
 	Members []Member `json:"members,omitempty"` // of Cluster, dead ones too
 	Round   uint64   `json:"round,omitempty"`   // of the founding, never goes back
 	Vote    []Member `json:"vote,omitempty"`    // the set voted for in Round, if any
-	Boots   uint64   `json:"boots"`             // starts of this node
+	// Forgotten are the ids of nodes that were taken out of Cluster for good, oldest first.
+	Forgotten []string `json:"forgotten,omitempty"`
+	Boots     uint64   `json:"boots"` // starts of this node
 }
 
 // problem is something that a person should look at. It does not end the search.
@@ -55,6 +57,7 @@ type seeker struct {
 	proposal []string
 	problems []problem
 	waiting  string
+	rival    string // another node that brings data of its own, if any
 }
 
 // heardPeer is the last statement of a node and the rounds since it was made.
@@ -78,7 +81,7 @@ func newSeeker(self Member, expect int, disk remembered) *seeker {
 func (s *seeker) statement() statement {
 	return statement{
 		Oldest: versionOldest, Newest: versionNewest, Phase: phaseSeeking, Self: s.self,
-		Cluster: s.disk.Cluster, Members: s.disk.Members, Expect: s.expect,
+		Cluster: s.disk.Cluster, Members: s.disk.Members, Forgotten: s.disk.Forgotten, Expect: s.expect,
 		Round: s.disk.Round, Proposal: s.proposal, Vote: memberIDs(s.disk.Vote),
 	}
 }
@@ -118,6 +121,12 @@ func (s *seeker) hear(answers []statement) error {
 			return fmt.Errorf("%w: %s runs with the same id as this node; if this data directory was "+
 				"copied from there, remove node.id, cluster.json and the engine's files from the copy; "+
 				"if it is the same node, stop the other process first", ErrIdentityInUse, answer.Self.label())
+		case slices.Contains(answer.Forgotten, s.self.ID):
+			return fmt.Errorf("%w: %s says that this node was taken out of the cluster for good with "+
+				"\"parley cluster forget\"; to let it join as a new node, empty its data directory (node.data_dir)",
+				ErrForgotten, answer.Self.label())
+		case slices.Contains(s.disk.Forgotten, answer.Self.ID):
+			continue // it is told the same by us
 		case !answer.compatible():
 			text := versionAdvice(answer)
 			if answer.Phase == phaseFormed {
@@ -192,52 +201,77 @@ func (s *seeker) running() (decision *Decision, settled bool, err error) {
 		return nil, true, nil
 	}
 	for id, peers := range formed {
-		decision = s.follow(id, peers)
+		decision, err = s.follow(id, peers)
 	}
-	return decision, true, nil
+	return decision, true, err
 }
 
 // follow joins the one cluster that runs, unless something forbids it.
-func (s *seeker) follow(cluster string, peers []*heardPeer) *Decision {
+func (s *seeker) follow(cluster string, peers []*heardPeer) (*Decision, error) {
 	members := map[string]Member{}
 	for _, peer := range peers {
 		merge(members, append(peer.Members, peer.Self))
+		s.disk.Forgotten = forgetAlso(s.disk.Forgotten, peer.Forgotten)
 	}
-	if vote := memberIDs(s.disk.Vote); len(vote) > 0 {
-		if cluster == foundingID(s.self.Domain, s.disk.Round, vote) {
-			return s.decide(Form, cluster, members)
-		}
+	vote := memberIDs(s.disk.Vote)
+	if len(vote) > 0 && cluster == foundingID(s.self.Domain, s.disk.Round, vote) {
+		return s.decide(Form, cluster, members), nil
+	}
+	if s.self.Importing && s.disk.Cluster != cluster {
+		return nil, fmt.Errorf("%w: this node has what it stored while it ran alone, and cluster %s of %s "+
+			"has data of its own; Parley does not merge the two. To let this node join without its old "+
+			"data, give it an empty data directory (node.data_dir) and keep the old one; to bring the old "+
+			"data into a cluster, found a new one with this node and others whose data directories are empty",
+			ErrBringsData, cluster, peers[0].Self.label())
+	}
+	if len(vote) > 0 {
 		if !slices.ContainsFunc(vote, func(id string) bool { _, ok := members[id]; return ok }) {
 			s.problem("vote", fmt.Sprintf("this node has agreed to found a cluster with %s while cluster "+
 				"%s was founded without any of them; see that cluster.bootstrap_expect is more than half "+
 				"of all nodes, then remove cluster.json from the data directory of those that wait",
 				strings.Join(vote, ", "), cluster))
-			return nil
+			return nil, nil
 		}
 	}
 	if _, known := members[s.self.ID]; !known && len(members) >= MaxMembers {
 		s.problem("full", fmt.Sprintf("cluster %s has %d members, the most it may have; forget some "+
 			"that are gone for good", cluster, MaxMembers))
-		return nil
+		return nil, nil
 	}
-	return s.decide(Join, cluster, members)
+	return s.decide(Join, cluster, members), nil
 }
 
 // decide makes the decision and what is to be saved with it.
 func (s *seeker) decide(kind Kind, cluster string, members map[string]Member) *Decision {
+	for _, id := range s.disk.Forgotten {
+		delete(members, id)
+	}
 	members[s.self.ID] = s.self
 	list := sortMembers(slices.Collect(maps.Values(members)))
 	s.disk.Cluster, s.disk.Members, s.disk.Vote = cluster, list, nil
-	return &Decision{Kind: kind, Cluster: cluster, Self: s.self, Members: list}
+	return &Decision{Kind: kind, Cluster: cluster, Self: s.self, Members: list, Forgotten: s.disk.Forgotten}
 }
 
-// merge adds members; of two records of a node the one with the later incarnation stays.
+// merge adds members; of two records of a node the one with the later incarnation stays, and
+// of the same incarnation the one that has done its import.
 func merge(into map[string]Member, members []Member) {
 	for _, member := range members {
-		if before, ok := into[member.ID]; !ok || before.Incarnation < member.Incarnation {
+		before, ok := into[member.ID]
+		if !ok || before.Incarnation < member.Incarnation ||
+			before.Incarnation == member.Incarnation && before.Importing && !member.Importing {
 			into[member.ID] = member
 		}
 	}
+}
+
+// forgetAlso adds ids to those that are forgotten and keeps the latest maxForgotten.
+func forgetAlso(forgotten, ids []string) []string {
+	for _, id := range ids {
+		if !slices.Contains(forgotten, id) {
+			forgotten = append(slices.Clip(forgotten), id)
+		}
+	}
+	return forgotten[max(0, len(forgotten)-maxForgotten):]
 }
 
 // reform waits for a majority of the store members that this node and those that it hears
@@ -250,8 +284,12 @@ func (s *seeker) reform() verdict {
 	for _, peer := range s.sorted() {
 		if peer.belongsTo(s.disk.Cluster) {
 			merge(members, append(peer.Members, peer.Self))
+			s.disk.Forgotten = forgetAlso(s.disk.Forgotten, peer.Forgotten)
 			present[peer.Self.ID] = true
 		}
+	}
+	for _, id := range s.disk.Forgotten {
+		delete(members, id)
 	}
 	members[s.self.ID] = s.self
 	stores, there, missing := 0, 0, []string{}

@@ -22,6 +22,8 @@ type table struct {
 	now      time.Duration
 	peers    map[string]*peer
 	view     View
+	// forgotten are nodes that were taken out for good, the latest last.
+	forgotten []string
 }
 
 // peer is what is known of another node, alive or out.
@@ -41,6 +43,8 @@ type effects struct {
 	answer  bool   // send a heartbeat soon: somebody new or mistaken is there
 	evicted bool   // this node was held for dead and has a new incarnation
 	drop    string // reason for which the message was not used
+	forgot  bool   // forgotten has changed
+	outcast bool   // this node itself was forgotten
 }
 
 func newTable(self Member, interval, timeout time.Duration) *table {
@@ -94,6 +98,16 @@ func (t *table) tick(now time.Duration) effects {
 func (t *table) heard(now time.Duration, m message) effects {
 	var e effects
 	t.advance(now, &e)
+	if slices.Contains(t.forgotten, m.Member.ID) {
+		// It shall hear that it is out: whom this concerns now is named first.
+		t.forgotten = append(slices.DeleteFunc(slices.Clone(t.forgotten),
+			func(id string) bool { return id == m.Member.ID }), m.Member.ID)
+		e.drop, e.answer = DropForgotten, true
+		return t.finish(e)
+	}
+	for _, id := range m.Forgotten {
+		t.forget(id, &e)
+	}
 	switch known := t.peers[m.Member.ID]; {
 	case m.Member.ID == t.self.ID:
 		t.heardSelf(m, &e)
@@ -270,6 +284,7 @@ func (t *table) heartbeat(kind messageKind) message {
 	m := message{
 		Kind: kind, Oldest: versionOldest, Newest: versionNewest,
 		Member: t.self, Load: t.load, Live: map[string]uint64{}, Out: map[string]uint64{},
+		Forgotten: t.forgotten[max(0, len(t.forgotten)-maxForgottenTold):],
 	}
 	var dead []*peer
 	for id, peer := range t.peers {
@@ -287,9 +302,19 @@ func (t *table) heartbeat(kind messageKind) message {
 	return m
 }
 
-// forget drops what is left of a peer that is out.
-func (t *table) forget(id string) {
-	if peer, ok := t.peers[id]; ok && peer.out {
+// forget takes a node out for good.
+func (t *table) forget(id string, e *effects) {
+	if id == t.self.ID {
+		e.outcast = true
+		return
+	}
+	if slices.Contains(t.forgotten, id) {
+		return
+	}
+	t.forgotten = forgetAlso(t.forgotten, []string{id})
+	e.forgot = true
+	if peer, ok := t.peers[id]; ok {
+		e.view = e.view || !peer.out
 		delete(t.peers, id)
 	}
 }

@@ -10,3 +10,6 @@ func (e *Engine) ClientURL() string { return e.server.ClientURL() }
 
 // System is a connection to the system account.
 func (e *Engine) System() (*nats.Conn, error) { return e.internal(userSystem) }
+
+// PeerID is the id of a server in the groups of the engine.
+func PeerID(name string) string { return peerID(name) }

@@ -200,16 +200,18 @@ func TestMigration(t *testing.T) {
 	if err := first.engine.Restore(bounded(t), export, 3); err != nil {
 		t.Errorf("again: %v", err)
 	}
-	for range 2 {
-		if err := engine.ReleaseStandalone(dir); err != nil {
-			t.Fatal(err)
-		}
+	kept, size, err := engine.ReleaseStandalone(dir)
+	if err != nil || filepath.Dir(kept) != dir || size == 0 {
+		t.Fatalf("kept %q of %d bytes, %v", kept, size, err)
+	}
+	if kept, _, err := engine.ReleaseStandalone(dir); err != nil || kept != "" {
+		t.Fatalf("again: kept %q, %v", kept, err)
 	}
 	if _, pending := engine.PendingImport(dir); pending {
 		t.Error("the import is still pending")
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "engine.*")); len(left) != 1 {
-		t.Errorf("left are %v, want the lock", left)
+	if left, _ := filepath.Glob(filepath.Join(dir, "engine.*")); len(left) != 2 {
+		t.Errorf("left are %v, want the lock and what was kept", left)
 	}
 	survived(t, nodes[1].engine, revisions, 3)
 	halt(t, first)

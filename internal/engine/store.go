@@ -15,7 +15,7 @@ const (
 	storeDir      = "engine"
 	exportDir     = "engine.export"     // backup of the standalone store
 	standaloneDir = "engine.standalone" // the standalone store, until its import is verified
-	releasedDir   = "engine.released"   // the same, while it is deleted
+	keptDir       = "engine.alone"      // the same, when it is of no more use here
 )
 
 var (
@@ -98,22 +98,43 @@ func PendingImport(dataDir string) (dir string, pending bool) {
 	return filepath.Join(dataDir, exportDir), exists(filepath.Join(dataDir, standaloneDir))
 }
 
-// ReleaseStandalone deletes what was set aside, after Restore has returned nil. It may be
-// called again at any time, and does nothing when there is nothing.
-func ReleaseStandalone(dataDir string) error {
-	aside, released := filepath.Join(dataDir, standaloneDir), filepath.Join(dataDir, releasedDir)
-	var errs []error
+// ReleaseStandalone lets go of what was set aside, after Restore has returned nil: the copy is
+// deleted, and the store is kept under another name, which nothing here looks at again, with
+// its size in bytes. It may be called again at any time; kept is empty when there was nothing.
+func ReleaseStandalone(dataDir string) (kept string, size int64, err error) {
+	aside := filepath.Join(dataDir, standaloneDir)
 	if exists(aside) {
-		errs = append(errs, os.RemoveAll(released), os.Rename(aside, released), syncDirectory(dataDir))
+		kept = filepath.Join(dataDir, keptDir)
+		for i := 2; exists(kept); i++ {
+			kept = filepath.Join(dataDir, fmt.Sprintf("%s.%d", keptDir, i))
+		}
+		err = errors.Join(os.Rename(aside, kept), syncDirectory(dataDir))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("release the standalone store: %w", err)
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(dataDir, exportDir))
 	}
-	err := errors.Join(os.RemoveAll(released), os.RemoveAll(filepath.Join(dataDir, exportDir)))
+	if err == nil && kept != "" {
+		size, err = sizeOf(kept)
+	}
 	if err != nil {
-		return fmt.Errorf("release the standalone store: %w", err)
+		return "", 0, fmt.Errorf("release the standalone store: %w", err)
 	}
-	return nil
+	return kept, size, nil
+}
+
+// sizeOf adds up the files of a directory.
+func sizeOf(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
 }
 
 func exists(path string) bool {

@@ -20,9 +20,10 @@ import (
 func newClusterCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster",
-		Short: "Show the cluster of a running node, drain the node, configure a load balancer",
+		Short: "Show the cluster of a running node, drain it, forget a dead one, configure a load balancer",
 		Long: "Show the cluster as a running node sees it, take the node out of the rotation and back,\n" +
-			"and write the configuration of a load balancer in front of all.\n\n" + adminHelp,
+			"take a dead member out for good, and write the configuration of a load balancer in front\n" +
+			"of all.\n\n" + adminHelp,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -32,6 +33,7 @@ func newClusterCommand() *cobra.Command {
 		newClusterMembersCommand(remote),
 		newClusterDrainCommand(remote),
 		newClusterUndrainCommand(remote),
+		newClusterForgetCommand(remote),
 		newClusterLBCommand(remote),
 	)
 	return cmd
@@ -131,12 +133,23 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 	row := func(name, value string) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\n", name, printable(value)) // Flush reports its error
 	}
-	row("cluster", fmt.Sprintf("%s (%s)", view.Domain, view.ID))
-	row("asked", fmt.Sprintf("%s, view %d", nodeName(view, view.Self), view.Epoch))
-	row("nodes", describeNodes(view))
-	row("replicas", strconv.Itoa(view.Replicas))
-	row("engine", describeEngine(view))
-	if err := table.Flush(); err != nil {
+	row("cluster", fmt.Sprintf("%s (%s)", view.Domain, cmp.Or(view.ID, "not found yet")))
+	if view.Starting != "" {
+		row("starting", view.Starting)
+	}
+	if view.Self != "" {
+		row("asked", fmt.Sprintf("%s, view %d", nodeName(view, view.Self), view.Epoch))
+		row("nodes", describeNodes(view))
+	}
+	if view.Starting == "" {
+		row("replicas", describeReplicas(view.Replicas))
+		row("survives", describeSurvival(view.Replicas))
+		row("engine", describeEngine(view))
+	}
+	if view.Forgetting != nil {
+		row("forgetting", describeForgetting(*view.Forgetting))
+	}
+	if err := table.Flush(); err != nil || view.Self == "" {
 		return err
 	}
 	if _, err := fmt.Fprintln(out); err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -13,8 +15,10 @@ import (
 
 // twoOfThree is a cluster that has lost a node.
 type twoOfThree struct {
-	asked   []string
-	workers bool // another cluster, with a node of the sub-domain worker
+	asked      []string
+	workers    bool // another cluster, with a node of the sub-domain worker
+	forgetting *admin.Forgetting
+	gone       bool // node3 was forgotten
 }
 
 func (c *twoOfThree) ClusterView() admin.ClusterView {
@@ -30,12 +34,17 @@ func (c *twoOfThree) ClusterView() admin.ClusterView {
 	if c.workers {
 		return admin.ClusterView{Members: []admin.ClusterMember{worker, member("a", "node1", "10.0.0.5:6001", "ready")}}
 	}
+	missing := []admin.ClusterMember{member("c", "node3", "10.0.0.7:6001", "")}
+	if c.gone {
+		missing = nil
+	}
 	return admin.ClusterView{
-		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Replicas: 3,
+		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Forgetting: c.forgetting,
+		Replicas: admin.ReplicaView{Stores: 4, Survives: 1, Have: 3, Want: 3},
 		Members: []admin.ClusterMember{
 			member("b", "node2", "10.0.0.6:6001", "draining"), member("a", "node1", "10.0.0.5:6001", "ready"), store,
 		},
-		Missing: []admin.ClusterMember{member("c", "node3", "10.0.0.7:6001", "")},
+		Missing: missing,
 		Engine: admin.EngineView{Error: "slow", Store: true, Leader: "b", Size: 3,
 			Peers: []admin.EnginePeer{{ID: "c", Offline: true}}, Lagging: map[string]uint64{"KV_apps": 4}},
 	}
@@ -49,6 +58,19 @@ func (c *twoOfThree) Drain(rate int, delay time.Duration) error {
 func (c *twoOfThree) Undrain() error {
 	c.asked = append(c.asked, "undrain")
 	return nil
+}
+
+func (c *twoOfThree) Forget(_ context.Context, member string, force bool) (admin.ClusterMember, error) {
+	c.asked = append(c.asked, "forget", member, fmt.Sprint(force))
+	switch member {
+	case "node1":
+		return admin.ClusterMember{}, fmt.Errorf("%w: it is alive", admin.ErrMemberStays)
+	case "c":
+		c.forgetting = &admin.Forgetting{ID: "c", Name: "node3", Step: "stopped", Error: "no majority"}
+	default:
+		c.forgetting, c.gone = nil, true
+	}
+	return admin.ClusterMember{ID: "c", Name: "node3"}, nil
 }
 
 func TestClusterCommands(t *testing.T) {
@@ -65,6 +87,10 @@ func TestClusterCommands(t *testing.T) {
 			"led by node2", "node3 offline", "1 streams behind"}, []string{"\x1b"}, ""},
 		{"members", []string{"NAME", "node1", "node3", "missing", "10.0.0.7:6001"}, []string{"\x1b", "view 5"}, ""},
 		{"members --json", []string{`"id": "c"`, `"state": "draining"`}, nil, ""},
+		{"forget", nil, nil, "accepts 1 arg"},
+		{"forget node1", nil, nil, "it is alive"},
+		{"forget c", nil, nil, "no majority"},
+		{"status", []string{"replicas    3", "the loss of 1 of 4", "forgetting  node3: failed: no majority"}, nil, ""},
 		{"drain", []string{"draining " + server.URL}, nil, ""},
 		{"drain --rate 5 --delay 2s", []string{"draining"}, nil, ""},
 		{"undrain", []string{"in the rotation: " + server.URL}, nil, ""},
@@ -75,6 +101,7 @@ func TestClusterCommands(t *testing.T) {
 		{"lb --format nginx --cert a.pem", nil, nil, "key"},
 		{"lb --format haproxy", []string{"server node1 10.0.0.5:6001 check", "server node3 10.0.0.7:6001 check"}, []string{"10.0.0.8", "crt"}, ""},
 		{"lb --format nginx", []string{"10.0.0.6:6001 max_fails=1 fail_timeout=5s down"}, []string{"10.0.0.8", "443"}, ""},
+		{"forget node3 --force", []string{"forgotten: c"}, nil, ""},
 	}
 	for _, test := range tests {
 		cmd := newClusterCommand()
@@ -98,7 +125,7 @@ func TestClusterCommands(t *testing.T) {
 			}
 		}
 	}
-	if got, want := strings.Join(cluster.asked, " "), "drain -1ns drain 2s undrain"; got != want {
+	if got, want := strings.Join(cluster.asked, " "), "forget node1 false forget c false drain -1ns drain 2s undrain forget node3 true"; got != want {
 		t.Errorf("the node was asked to %s, want %s", got, want)
 	}
 }
@@ -129,6 +156,36 @@ func TestSubDomain(t *testing.T) {
 		}
 		if !strings.Contains(out.String(), test.with) || test.without != "" && strings.Contains(out.String(), test.without) {
 			t.Errorf("%s: want %q and no %q in\n%s", test.args, test.with, test.without, &out)
+		}
+	}
+}
+
+// discovering is a node that looks for its cluster.
+type discovering struct{ admin.Cluster }
+
+func (discovering) ClusterView() admin.ClusterView {
+	return admin.ClusterView{Domain: "parley", Starting: "looking for the cluster: waiting for 3 nodes"}
+}
+
+// "cluster status" works while a node starts; everything else is told why it does not.
+func TestClusterStatusWhileStarting(t *testing.T) {
+	waiting := func() string { return "looking for the cluster: waiting for 3 nodes" }
+	server := httptest.NewServer(admin.NewStarting(discovering{}, testToken, waiting, slog.New(slog.DiscardHandler)))
+	t.Cleanup(server.Close)
+	for args, want := range map[string]string{
+		"status": "starting  looking for the cluster: waiting for 3 nodes",
+		"drain":  "the node is starting: looking for the cluster",
+	} {
+		cmd := newClusterCommand()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs([]string{args, "--server", server.URL, "--token", testToken})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			fmt.Fprint(&out, err)
+		}
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: no %q in\n%s", args, want, &out)
 		}
 	}
 }

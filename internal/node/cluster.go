@@ -71,16 +71,22 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 			"metrics":  n.Address("metrics"),
 		},
 		Version:           Version(),
+		Importing:         n.bringsData(),
+		Waiting:           func(what string) { n.waits("looking for the cluster: " + what) },
+		Forgotten:         func() { n.fail(cluster.ErrForgotten) },
 		HeartbeatInterval: c.HeartbeatInterval,
 		NodeTimeout:       c.NodeTimeout,
 		CleanupInterval:   c.CleanupInterval,
 		Logger:            n.log.With("part", "cluster"),
 		Dropped:           n.metrics.Drop,
 	}}
+	n.waits("looking for the cluster")
 	if k.decision, err = cluster.Discover(ctx, k.options); err != nil {
 		return nil, fmt.Errorf("find the cluster: %w", err)
 	}
 	n.cluster = k
+	n.found.Store(k)
+	n.adviseSize(cluster.Stores(k.decision.Members))
 	k.decision.Hello.ReleaseRoutePort()
 	return &engine.Cluster{
 		Name:         c.Domain,
@@ -117,24 +123,6 @@ func (k *clustered) peersChanged(peers []string) {
 	k.peers = peers
 }
 
-// replicas returns how many copies of the stored data the cluster keeps: as many as let it
-// survive the loss of every second node.
-func (k *clustered) replicas() int {
-	stores := 0
-	for _, m := range k.decision.Members {
-		if m.HasRole(cluster.RoleStore) {
-			stores++
-		}
-	}
-	switch {
-	case stores >= 5:
-		return 5
-	case stores >= 3:
-		return 3
-	}
-	return 1
-}
-
 // foundingHead is how much earlier the first node of a new cluster creates what is stored
 // than the others: the engine leaves requests unanswered that create the same at once.
 const foundingHead = 1500 * time.Millisecond
@@ -163,7 +151,25 @@ func (n *Node) startMembership(ctx context.Context) error {
 		return err
 	}
 	k.started.Store(k.membership)
-	k.yieldToFounder(ctx)
+	if k.decision.Self.Importing {
+		err = n.importData(ctx)
+	} else if _, _, err = engine.ReleaseStandalone(n.config.Node.DataDir); err == nil { // what an earlier start left of it
+		err = n.awaitImport(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if !k.decision.Self.Importing {
+		n.waits("waiting for the node that founds the cluster")
+		k.yieldToFounder(ctx)
+	}
+	n.waits("opening what is stored")
+	n.changes, err = patiently(ctx, n.log, "the lock on members and replicas", func(ctx context.Context) (fabric.Locks, error) {
+		return n.fabric.Locks(ctx, "cluster")
+	})
+	if err != nil {
+		return err
+	}
 	k.cache, err = patiently(ctx, n.log, "the shared cache", func(ctx context.Context) (fabric.Cache, error) {
 		return n.fabric.Cache(ctx, fabric.CacheConfig{Name: "channels", MaxBytes: cacheBytes})
 	})
@@ -209,6 +215,7 @@ func (n *Node) joinHub(ctx, background context.Context) error {
 	n.goes("directory", func() error { return k.directory.Run(background) })
 	n.goes("membership", func() error { return n.followViews(background) })
 	n.goes("load", func() error { return n.tellLoad(background) })
+	n.goes("replicas", func() error { return n.grower.run(background) })
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"strconv"
 	"strings"
@@ -182,18 +181,10 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 }
 
 // serve starts answering on every port.
-func (n *Node) serve(channels http.Handler) {
-	metrics := http.NewServeMux()
-	metrics.Handle("GET /metrics", n.metrics.Handler())
-	if n.config.Metrics.Pprof {
-		metrics.HandleFunc("GET /debug/pprof/", pprof.Index)
-		metrics.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		metrics.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	}
-	n.health.Register(metrics, "", false)
+func (n *Node) serve() {
 	for _, l := range n.listeners {
 		l.server = &http.Server{
-			Handler:           l.serves(n, channels, metrics),
+			Handler:           l.serves(n, &n.channels, &n.probes),
 			ReadHeaderTimeout: n.config.HTTP.HeaderTimeout,
 			ReadTimeout:       readTimeout,
 			IdleTimeout:       idleTimeout,

@@ -40,6 +40,9 @@ type Node struct {
 
 	engine    *engine.Engine // nil with the memory driver
 	cluster   *clustered     // nil for a node of its own
+	changes   fabric.Locks   // on members and replicas of the cluster
+	grower    *grower
+	forgetter forgetter
 	fabric    fabric.Provider
 	apps      *apps.Registry
 	webhooks  *webhook.Emitter
@@ -48,13 +51,18 @@ type Node struct {
 	hub       *pusher.Hub
 	tls       *certificate // nil without TLS
 	listeners []*listener
+	channels  face // of the channels port
+	probes    face // of the metrics port
 
 	// FirstApp is the app made because there was none, to be shown once; else nil.
 	FirstApp *apps.App
 
+	found atomic.Pointer[clustered] // cluster, for those who look while the node starts
+
 	closing    atomic.Bool        // no new clients are taken
 	drainer    drainer            // of a node that stays
-	background context.CancelFunc // ends what runs beside the requests
+	life       context.Context    // of what runs beside the requests
+	background context.CancelFunc // ends it
 	running    sync.WaitGroup
 	failed     chan error
 }
@@ -67,8 +75,11 @@ func Start(ctx context.Context, c config.Config, log *slog.Logger) (*Node, error
 		metrics: telemetry.NewMetrics(c.Metrics.Prefix, Version()),
 		failed:  make(chan error, 8),
 	}
+	n.health = &telemetry.Health{Log: log.With("part", "health")}
+	n.waits("starting")
+	n.grower = &grower{node: n}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	n.background = cancel
+	n.life, n.background = background, cancel
 	if err := n.start(ctx, background); err != nil {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Shutdown.Grace)
 		defer cancel()
@@ -82,6 +93,12 @@ func (n *Node) start(ctx, background context.Context) error {
 	if err := n.listen(); err != nil {
 		return err
 	}
+	if err := n.startTransport(); err != nil {
+		return err
+	}
+	if err := n.welcome(); err != nil {
+		return err
+	}
 	if err := n.startStorage(ctx); err != nil {
 		return err
 	}
@@ -91,9 +108,7 @@ func (n *Node) start(ctx, background context.Context) error {
 	if err := n.startWebhooks(ctx, background); err != nil {
 		return err
 	}
-	if err := n.startHub(); err != nil {
-		return err
-	}
+	n.startHub()
 	if n.cluster != nil {
 		if err := n.joinHub(ctx, background); err != nil {
 			return err
@@ -103,13 +118,15 @@ func (n *Node) start(ctx, background context.Context) error {
 		}
 	}
 	if n.cluster != nil {
+		n.waits("learning from the other nodes who is connected there")
 		n.cluster.awaitKnowledge(ctx)
 	}
 	handler, err := n.handler()
 	if err != nil {
 		return err
 	}
-	n.serve(handler)
+	n.channels.show(handler)
+	n.health.Started()
 	if n.cluster != nil {
 		n.cluster.ready()
 	}
@@ -135,8 +152,11 @@ func (n *Node) startStorage(ctx context.Context) error {
 		}
 		options.ServerName = n.cluster.decision.Self.ID
 		replicas = n.cluster.replicas()
+		if err := n.leaveStandalone(ctx, options); err != nil {
+			return err
+		}
 	}
-	started, err := engine.Start(ctx, options)
+	started, err := n.startEngine(ctx, options)
 	if err != nil {
 		return fmt.Errorf("start the engine: %w", err)
 	}
@@ -158,6 +178,43 @@ func (n *Node) startStorage(ctx context.Context) error {
 	}
 	return nil
 }
+
+// engineNotice is between two lines in the log about the wait for the engine.
+const engineNotice = 10 * time.Second
+
+// startEngine starts the engine. One of a cluster waits until a majority of the nodes with a
+// store is there, as long as ctx lets it: they may start much later, or copy a large store.
+func (n *Node) startEngine(ctx context.Context, options engine.Options) (*engine.Engine, error) {
+	if options.Cluster == nil {
+		n.waits("reading what is stored")
+		return engine.Start(ctx, options)
+	}
+	n.waits("waiting for the engines of the other nodes: a majority of those with a store must be there")
+	notices := time.NewTicker(engineNotice)
+	defer notices.Stop()
+	ctx, cancel := context.WithDeadline(ctx, time.Now().Add(forEver))
+	defer cancel()
+	type result struct {
+		engine *engine.Engine
+		err    error
+	}
+	started := make(chan result, 1)
+	go func() {
+		e, err := engine.Start(ctx, options)
+		started <- result{e, err}
+	}()
+	for {
+		select {
+		case r := <-started:
+			return r.engine, r.err
+		case <-notices.C:
+			n.log.Info("waiting for the engines of the other nodes", "part", "cluster", "routes", len(options.Cluster.Routes))
+		}
+	}
+}
+
+// forEver is a deadline for who would take one of their own without any.
+const forEver = 365 * 24 * time.Hour
 
 func (n *Node) startApps(ctx, background context.Context) error {
 	documents, err := patiently(ctx, n.log, "the app registry", func(ctx context.Context) (fabric.Documents, error) {
@@ -264,7 +321,8 @@ func (n *Node) fail(err error) {
 // Failed delivers the error of a part that stopped by itself.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-func (n *Node) startHub() error {
+// startTransport starts what serves upgraded connections.
+func (n *Node) startTransport() error {
 	c := n.config
 	loops := c.Transport.EventLoops
 	if c.Transport.Mode == "goroutine" {
@@ -288,6 +346,12 @@ func (n *Node) startHub() error {
 	if c.Transport.Mode == "event-loop" && n.transport.Mode() != c.Transport.Mode {
 		return errors.New("transport.mode is event-loop, which this platform does not have; set auto or goroutine")
 	}
+	return nil
+}
+
+// startHub starts what knows who is connected.
+func (n *Node) startHub() {
+	c := n.config
 	metrics := pusher.NewMetrics(c.Metrics.Prefix, n.portLabel())
 	n.limits = newLimits(c.RateLimit)
 	n.hub = pusher.NewHub(pusher.Options{
@@ -308,7 +372,6 @@ func (n *Node) startHub() error {
 	n.metrics.Register(metrics)
 	n.metrics.Gauge(c.Metrics.Prefix+"outgoing_bytes", "Bytes that wait to be written to clients.",
 		func() float64 { return float64(n.transport.Backlog()) })
-	return nil
 }
 
 func (n *Node) defaults() apps.Limits {
@@ -330,10 +393,7 @@ func (n *Node) portLabel() string { return strconv.Itoa(n.config.Port(n.config.C
 // handler builds what the channels port answers.
 func (n *Node) handler() (http.Handler, error) {
 	c := n.config
-	n.health = &telemetry.Health{
-		App: func(id string) bool { app, known := n.apps.ByID(id); return known && app.Enabled },
-		Log: n.log.With("part", "health"),
-	}
+	n.health.App = func(id string) bool { app, known := n.apps.ByID(id); return known && app.Enabled }
 	if n.engine != nil {
 		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: n.engineHealth}}
 	}

@@ -23,30 +23,61 @@ var _ admin.Cluster = (*Node)(nil)
 // viewTimeout bounds a look at the engine.
 const viewTimeout = 2 * time.Second
 
-// ClusterView implements admin.Cluster.
+// ClusterView implements admin.Cluster. It answers while the node starts, too.
 func (n *Node) ClusterView() admin.ClusterView {
-	k := n.cluster
-	view, loads := k.membership.View(), k.membership.Loads()
-	loads[view.Self] = n.hub.Connections()
 	shown := admin.ClusterView{
-		Domain:   n.config.Cluster.Domain,
-		ID:       k.decision.Cluster,
-		Epoch:    view.Epoch,
-		Self:     view.Self,
-		Replicas: k.replicas(),
-		Members:  []admin.ClusterMember{},
-		Missing:  []admin.ClusterMember{},
-		Engine:   n.engineView(),
+		Domain: n.config.Cluster.Domain, Members: []admin.ClusterMember{}, Missing: []admin.ClusterMember{},
+		Replicas:   admin.ReplicaView{Behind: []string{}},
+		Engine:     admin.EngineView{Peers: []admin.EnginePeer{}, Leaderless: []string{}, Lagging: map[string]uint64{}},
+		Forgetting: n.forgetter.view(),
 	}
-	for _, m := range view.Members {
-		member := memberView(m)
-		member.State, member.Connections = string(m.State), loads[m.ID]
-		shown.Members = append(shown.Members, member)
+	waiting, starting := n.health.Waiting()
+	shown.Starting = waiting
+	k := n.found.Load()
+	if k == nil {
+		return shown
 	}
-	for _, m := range k.decision.Members {
-		if _, alive := view.Member(m.ID); !alive {
+	shown.ID, shown.Self = k.decision.Cluster, k.decision.Self.ID
+	known := k.known()
+	shown.Replicas.Stores = cluster.Stores(known)
+	alive := map[string]bool{}
+	if m := k.started.Load(); m != nil {
+		view, loads := m.View(), m.Loads()
+		shown.Epoch = view.Epoch
+		if !starting {
+			loads[view.Self] = n.hub.Connections()
+		}
+		for _, m := range view.Members {
+			member := memberView(m)
+			member.State, member.Connections = string(m.State), loads[m.ID]
+			shown.Members = append(shown.Members, member)
+			alive[m.ID] = true
+		}
+	}
+	for _, m := range known {
+		if !alive[m.ID] {
 			shown.Missing = append(shown.Missing, memberView(m))
 		}
+	}
+	if !starting {
+		shown.Replicas = n.replicaView(shown.Replicas.Stores)
+		shown.Engine = n.engineView()
+	}
+	return shown
+}
+
+// replicaView tells how the replicas are, as far as the engine answers.
+func (n *Node) replicaView(stores int) admin.ReplicaView {
+	shown := admin.ReplicaView{Stores: stores, Want: survivable(stores), Behind: []string{}}
+	ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
+	defer cancel()
+	behind, fewest, err := n.behind(ctx, shown.Want)
+	if err == nil {
+		shown.Have, shown.Survives = fewest, survives(stores, fewest)
+		shown.Behind = append(shown.Behind, behind...)
+	}
+	if work := n.grower.work.Load(); work != nil {
+		shown.Work = *work
 	}
 	return shown
 }

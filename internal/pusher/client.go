@@ -48,6 +48,12 @@ func (h *Hub) Refuse(appID string, why Refusal) transport.Handler {
 	return refused{why}
 }
 
+// RefuseStarting returns the handler for a connection to a node that does not serve yet: the
+// client shall come back after a moment, which is what 4100 says.
+func RefuseStarting() transport.Handler {
+	return refused{Refusal{Code: protocol.CodeOverCapacity, Reason: "The server is starting, connect again"}}
+}
+
 // handler adapts a client to the transport: the connection is known only when it opens.
 type handler struct{ *client }
 

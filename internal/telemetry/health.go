@@ -38,6 +38,7 @@ type Health struct {
 	Log *slog.Logger
 
 	draining atomic.Bool
+	starting atomic.Pointer[string] // what the node waits for; nil when it serves
 
 	mu      sync.Mutex // held while the parts are asked, so that a flood of probes asks once
 	checked time.Time
@@ -74,15 +75,37 @@ func (h *Health) Register(mux *http.ServeMux, prefix string, usage bool) {
 	}
 }
 
-func say(w http.ResponseWriter, status int, word string) {
+// Starting says that the node does not serve yet, and what it waits for: until Started,
+// /ready and /up answer 503 with that text. Checks and App may be set in between.
+func (h *Health) Starting(waiting string) { h.starting.Store(&waiting) }
+
+// Started says that the node serves.
+func (h *Health) Started() { h.starting.Store(nil) }
+
+// Waiting returns what a node that starts waits for, and whether it does start.
+func (h *Health) Waiting() (waiting string, starting bool) {
+	if text := h.starting.Load(); text != nil {
+		return *text, true
+	}
+	return "", false
+}
+
+func say(w http.ResponseWriter, status int, word string) { explain(w, status, word, word) }
+
+// explain answers with more than the word.
+func explain(w http.ResponseWriter, status int, word, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Health-Check", word)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(word)) // the prober is gone; nobody is left to tell
+	_, _ = w.Write([]byte(text)) // the prober is gone; nobody is left to tell
 }
 
 func (h *Health) up(w http.ResponseWriter, r *http.Request) {
+	if waiting, starting := h.Waiting(); starting && !h.Draining() {
+		explain(w, http.StatusServiceUnavailable, "STARTING", waiting)
+		return
+	}
 	status, word, failed := h.state(r.Context())
 	if len(failed) > 0 {
 		w.Header().Set(failedHeader, strings.Join(failed, ", "))
@@ -91,6 +114,10 @@ func (h *Health) up(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Health) upApp(w http.ResponseWriter, r *http.Request) {
+	if _, starting := h.Waiting(); starting { // it does not know its apps yet
+		h.up(w, r)
+		return
+	}
 	if !h.App(r.PathValue("app")) {
 		say(w, http.StatusNotFound, "NOT_FOUND")
 		return

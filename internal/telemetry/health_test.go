@@ -112,6 +112,33 @@ func testHealth(t *testing.T) {
 	}
 }
 
+// A node that starts says so and for what it waits, before it has checks and apps.
+func TestHealthStarting(t *testing.T) {
+	h := &Health{}
+	h.Starting("waiting for two others")
+	mux := http.NewServeMux()
+	h.Register(mux, "", false)
+	expect := func(path string, status int, word, body string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != status || w.Header().Get("X-Health-Check") != word || w.Body.String() != body {
+			t.Errorf("%s: got %d %v %q", path, w.Code, w.Header(), w.Body)
+		}
+	}
+	for _, path := range []string{"/ready", "/up", "/up/any"} {
+		expect(path, 503, "STARTING", "waiting for two others")
+	}
+	expect("/live", 200, "OK", "OK")
+	h.Drain()
+	expect("/ready", 503, "DRAINING", "DRAINING")
+	h.Resume()
+	h.App = func(id string) bool { return id == "7" }
+	h.Started()
+	expect("/up/7", 200, "OK", "OK")
+	expect("/up/8", 404, "NOT_FOUND", "NOT_FOUND")
+}
+
 // A check that hangs fails in time and does not use up the time of the next.
 func TestHealthTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

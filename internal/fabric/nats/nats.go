@@ -73,7 +73,7 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 	life, end := context.WithCancel(context.Background())
 	return &Provider{
 		conn:     conn,
-		js:       js,
+		js:       keepsReplicas{js},
 		replicas: max(1, options.Replicas),
 		logger:   options.Logger,
 		dropped:  options.Dropped,

@@ -78,6 +78,20 @@ func New(registry *apps.Registry, dead DeadLetters, token string, log *slog.Logg
 	return h
 }
 
+// NewStarting returns the handler of a node that does not serve yet: it shows the cluster, as
+// far as the node knows it, and answers everything else with 503 and what waiting says.
+func NewStarting(cluster Cluster, token string, waiting func() string, log *slog.Logger) *Handler {
+	h := &Handler{
+		cluster: cluster, token: sha256.Sum256([]byte(token)), closed: token == "", log: log, mux: http.NewServeMux(),
+	}
+	h.route("cluster", methods{http.MethodGet: h.showCluster})
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "1")
+		h.fail(w, problem{http.StatusServiceUnavailable, CodeStarting, "the node is starting: " + waiting()})
+	})
+	return h
+}
+
 // endpoint does one request. What it returns without an error is written as JSON with the
 // status, and nil as an empty body.
 type endpoint func(r *http.Request) (status int, body any, err error)

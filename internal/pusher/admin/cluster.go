@@ -19,7 +19,21 @@ type Cluster interface {
 	Drain(rate int, delay time.Duration) error
 	// Undrain takes the node back into the rotation. Errors: ErrStopping.
 	Undrain() error
+	// Forget begins to take a member that is dead for good out of the cluster, by its id or
+	// name, and returns it; ClusterView tells how far that is. Errors: ErrNoMember,
+	// ErrMemberStays, ErrBusy, ErrStopping.
+	Forget(ctx context.Context, member string, force bool) (ClusterMember, error)
 }
+
+// Errors of Forget. The errors that wrap them say what to do.
+var (
+	// ErrNoMember says that no member, or more than one, is meant.
+	ErrNoMember = errors.New("no such member")
+	// ErrMemberStays says that a member cannot be taken out as things are.
+	ErrMemberStays = errors.New("the member stays")
+	// ErrBusy says that the asked node is taking out another member.
+	ErrBusy = errors.New("another member is being taken out")
+)
 
 // ErrStopping says that a node cannot be drained or undrained, because it stops.
 var ErrStopping = errors.New("the node is stopping")
@@ -36,14 +50,45 @@ const (
 
 // ClusterView is the answer to GET cluster.
 type ClusterView struct {
-	Domain   string          `json:"domain"`
-	ID       string          `json:"id"`       // of the cluster
-	Epoch    uint64          `json:"epoch"`    // of the asked node's view; those of two nodes have nothing to do with each other
-	Self     string          `json:"self"`     // id of the node that was asked
-	Replicas int             `json:"replicas"` // copies of what is stored
-	Members  []ClusterMember `json:"members"`  // alive, sorted by id
-	Missing  []ClusterMember `json:"missing"`  // of the cluster, and not alive as the node sees it
+	Domain string `json:"domain"`
+	ID     string `json:"id"`    // of the cluster
+	Epoch  uint64 `json:"epoch"` // of the asked node's view; those of two nodes have nothing to do with each other
+	Self   string `json:"self"`  // id of the node that was asked
+	// Starting tells what the node waits for while it starts; empty afterwards. Replicas and
+	// Engine are not known until then.
+	Starting string          `json:"starting,omitempty"`
+	Replicas ReplicaView     `json:"replicas"`
+	Members  []ClusterMember `json:"members"` // alive, sorted by id
+	Missing  []ClusterMember `json:"missing"` // of the cluster, and not alive as the node sees it
 	Engine   EngineView      `json:"engine"`
+	// Forgetting is the last member that the asked node was told to take out, until that is
+	// done; nil for none.
+	Forgetting *Forgetting `json:"forgetting,omitempty"`
+}
+
+// ReplicaView tells how many copies of what is stored there are.
+type ReplicaView struct {
+	Stores   int      `json:"stores"`         // members with a store, dead or alive
+	Survives int      `json:"survives"`       // how many of them may be lost at once
+	Have     int      `json:"have"`           // copies of the stream that has the fewest, 0 if unknown
+	Want     int      `json:"want"`           // copies that so many stores allow
+	Behind   []string `json:"behind"`         // streams with fewer than that
+	Work     string   `json:"work,omitempty"` // what is done about it, or why not
+}
+
+// Forgetting is the work of taking a member out.
+type Forgetting struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	Step  string `json:"step"`
+	Error string `json:"error,omitempty"` // why it has ended
+}
+
+// ForgetRequest is the body of POST cluster/forget.
+type ForgetRequest struct {
+	Member string `json:"member"` // id or name
+	// Force takes it out even if those that remain survive the loss of none.
+	Force bool `json:"force,omitempty"`
 }
 
 // ClusterMember is one node.
@@ -107,6 +152,7 @@ func (h *Handler) routeCluster() {
 	h.route("cluster", methods{http.MethodGet: h.showCluster})
 	h.route("cluster/drain", methods{http.MethodPost: h.drain})
 	h.route("cluster/undrain", methods{http.MethodPost: h.undrain})
+	h.route("cluster/forget", methods{http.MethodPost: h.forget})
 }
 
 // showCluster answers GET cluster.
@@ -162,6 +208,29 @@ func (h *Handler) undrain(*http.Request) (int, any, error) {
 	return http.StatusNoContent, nil, nil
 }
 
+// forget answers POST cluster/forget with 202: replicas take time.
+func (h *Handler) forget(r *http.Request) (int, any, error) {
+	if h.cluster == nil {
+		return 0, nil, errNoCluster
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	var request ForgetRequest
+	if err := decodeStrictly(body, &request); err != nil {
+		return 0, nil, err
+	}
+	if request.Member == "" {
+		return 0, nil, fmt.Errorf("%w: member must be the id or name of a member", errInvalidRequest)
+	}
+	member, err := h.cluster.Forget(r.Context(), request.Member, request.Force)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusAccepted, member, nil
+}
+
 // Cluster returns what the node knows of its cluster.
 func (c *Client) Cluster(ctx context.Context) (ClusterView, error) {
 	var view ClusterView
@@ -182,4 +251,11 @@ func (c *Client) Drain(ctx context.Context, rate int, delay time.Duration) error
 // Undrain takes the node back into the rotation.
 func (c *Client) Undrain(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "cluster/undrain", nil, nil)
+}
+
+// Forget begins to take a member that is dead for good out of the cluster and returns it.
+// Cluster tells how far that is.
+func (c *Client) Forget(ctx context.Context, member string, force bool) (ClusterMember, error) {
+	var forgotten ClusterMember
+	return forgotten, c.call(ctx, http.MethodPost, "cluster/forget", ForgetRequest{Member: member, Force: force}, &forgotten)
 }

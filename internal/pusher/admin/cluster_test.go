@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"reflect"
@@ -16,11 +18,23 @@ type oneCluster struct {
 	delay time.Duration
 	back  int
 	err   error
+
+	member string
+	force  bool
+}
+
+func (c *oneCluster) Forget(_ context.Context, member string, force bool) (ClusterMember, error) {
+	if c.err != nil {
+		return ClusterMember{}, c.err
+	}
+	c.member, c.force = member, force
+	return ClusterMember{ID: "b", Name: "node2"}, nil
 }
 
 func (c *oneCluster) ClusterView() ClusterView {
 	return ClusterView{
-		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Replicas: 3,
+		Domain: "parley", ID: "c1", Epoch: 5, Self: "a",
+		Replicas: ReplicaView{Stores: 3, Survives: 1, Have: 3, Want: 5, Behind: []string{"s"}, Work: "w"},
 		Members: []ClusterMember{{ID: "a", Name: "node1", State: "ready", Connections: 7,
 			Addresses: map[string]string{"channels": "10.0.0.5:6001"}}},
 		Missing: []ClusterMember{{ID: "b", Name: "node2"}},
@@ -71,6 +85,9 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%+v: got %d, %v, %v", test, node.rate, node.delay, err)
 		}
 	}
+	if m, err := client.Forget(t.Context(), "node2", true); err != nil || m.ID != "b" || node.member != "node2" || !node.force {
+		t.Errorf("forget: %+v, %v", m, err)
+	}
 	if err := client.Undrain(t.Context()); err != nil || node.back != 1 {
 		t.Errorf("undrain: %d, %v", node.back, err)
 	}
@@ -81,6 +98,11 @@ func TestClusterRefusals(t *testing.T) {
 	in, alone := clusterClient(t, node), clusterClient(t, nil)
 	stopping := clusterClient(t, &oneCluster{err: ErrStopping})
 	_, errAlone := alone.Cluster(t.Context())
+	forget := func(client *Client, member string) error {
+		_, err := client.Forget(t.Context(), member, false)
+		return err
+	}
+	fails := func(err error) *Client { return clusterClient(t, &oneCluster{err: fmt.Errorf("%w: details", err)}) }
 	tests := []struct {
 		name string
 		err  error
@@ -93,6 +115,12 @@ func TestClusterRefusals(t *testing.T) {
 		{"long delay", in.Drain(t.Context(), 1, time.Hour), CodeInvalid, "delay_ms"},
 		{"unknown field", in.call(t.Context(), "POST", "cluster/drain", map[string]int{"pace": 1}, nil), CodeInvalid, "pace"},
 		{"method", in.call(t.Context(), "GET", "cluster/drain", nil, nil), CodeMethodNotAllowed, "GET"},
+		{"forget nobody", forget(in, ""), CodeInvalid, "member"},
+		{"forget alone", forget(alone, "x"), CodeNoCluster, "not in a cluster"},
+		{"forget an unknown one", forget(fails(ErrNoMember), "x"), CodeNotFound, "details"},
+		{"forget a living one", forget(fails(ErrMemberStays), "x"), CodeStays, "details"},
+		{"forget two", forget(fails(ErrBusy), "x"), CodeBusy, "details"},
+		{"forget while stopping", forget(fails(ErrStopping), "x"), CodeUnavailable, "details"},
 		{"show alone", errAlone, CodeNoCluster, "not in a cluster"},
 		{"drain alone", alone.Drain(t.Context(), 1, 0), CodeNoCluster, "not in a cluster"},
 		{"undrain alone", alone.Undrain(t.Context()), CodeNoCluster, "not in a cluster"},

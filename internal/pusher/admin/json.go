@@ -23,6 +23,9 @@ const (
 	CodeExists           = "exists"             // 409: another app has that id or key
 	CodeConflict         = "conflict"           // 409: changed by others at the same time
 	CodeStatic           = "static"             // 409: an app of the configuration file
+	CodeStays            = "stays"              // 409: the member cannot be taken out as things are
+	CodeBusy             = "busy"               // 409: another member is being taken out
+	CodeStarting         = "starting"           // 503: the node starts, which the text explains
 	CodeNoCluster        = "no_cluster"         // 409: the node is not in a cluster
 	CodeTooLarge         = "too_large"          // 413: the body is over 1 MiB
 	CodeInternal         = "internal"           // 500: the node's log says more
@@ -56,6 +59,12 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 		return problem{http.StatusConflict, CodeStatic, err.Error()}
 	case errors.Is(err, errNoCluster):
 		return problem{http.StatusConflict, CodeNoCluster, err.Error()}
+	case errors.Is(err, ErrNoMember):
+		return problem{http.StatusNotFound, CodeNotFound, err.Error()}
+	case errors.Is(err, ErrMemberStays):
+		return problem{http.StatusConflict, CodeStays, err.Error()}
+	case errors.Is(err, ErrBusy):
+		return problem{http.StatusConflict, CodeBusy, err.Error()}
 	case errors.Is(err, ErrStopping):
 		return problem{http.StatusServiceUnavailable, CodeUnavailable, err.Error()}
 	case errors.Is(err, apps.ErrConflict):

@@ -161,6 +161,10 @@ func (e *Engine) run(ctx context.Context) error {
 		e.background.Add(1)
 		go e.watchPeers(e.cluster.PeersChanged)
 	}
+	if !e.cluster.NoStore {
+		e.background.Add(1)
+		go e.watchMemory()
+	}
 	return e.joined(ctx)
 }
 

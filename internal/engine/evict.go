@@ -26,6 +26,8 @@ const (
 	evictTimeout = 10 * time.Minute
 	// evictPause is between two looks at that.
 	evictPause = 250 * time.Millisecond
+	// heardLately is for how long a server that was heard of counts as there.
+	heardLately = 5 * time.Second
 )
 
 // Codes of the JetStream API about members.
@@ -90,7 +92,11 @@ func (v *eviction) check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoQuorum, err)
 	}
-	alive := func(peer *server.PeerInfo) bool { return peer.Peer == v.peer && !peer.Offline }
+	// A leader that has just started calls servers that it never met neither current nor away.
+	alive := func(peer *server.PeerInfo) bool {
+		heard := peer.Current || peer.Active > 0 && peer.Active < heardLately
+		return peer.Peer == v.peer && !peer.Offline && heard
+	}
 	if meta.Leader == v.member || slices.ContainsFunc(meta.Replicas, alive) ||
 		slices.Contains(v.engine.Peers(), v.member) {
 		return ErrPeerAlive

@@ -126,8 +126,8 @@ func expectReplicas(t *testing.T, node *member, want int) {
 		t.Fatalf("replicas %v, %v", replicas, err)
 	}
 	for name, have := range replicas {
-		if have != want {
-			t.Errorf("stream %s has %d replicas, want %d", name, have, want)
+		if have.Have != want || have.Want != want {
+			t.Errorf("stream %s has %+v replicas, want %d", name, have, want)
 		}
 	}
 }

@@ -3,39 +3,52 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 )
 
-// Replicas returns how many replicas each stream is to have, by its name. Errors:
-// ErrStandalone, those of the server, and that of ctx.
-func (e *Engine) Replicas(ctx context.Context) (map[string]int, error) {
+// Replication tells how often a stream is kept.
+type Replication struct {
+	Want int // replicas that it is to have
+	Have int // the same without those that are being made or follow behind
+	// Memory tells that it is kept in memory only: it survives a loss, as others do, but not
+	// the restart of so many nodes at once.
+	Memory bool
+}
+
+// Replicas returns how often each stream is kept, by its name. A replica on a server that is
+// away counts. Errors: ErrStandalone, those of the server, and that of ctx.
+func (e *Engine) Replicas(ctx context.Context) (map[string]Replication, error) {
 	conn, err := e.clusterConn()
 	if err != nil {
 		return nil, fmt.Errorf("read replicas: %w", err)
 	}
-	replicas, err := replicasOf(ctx, conn)
+	names, err := streamNames(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("read replicas: %w", err)
 	}
-	return replicas, nil
-}
-
-func replicasOf(ctx context.Context, conn *nats.Conn) (map[string]int, error) {
-	names, err := streamNames(ctx, conn)
-	if err != nil {
-		return nil, err
-	}
-	replicas := map[string]int{}
+	// A leader that has just started calls servers that it never met neither current nor away.
+	there := append(e.Peers(), e.server.Name())
+	replicas := map[string]Replication{}
 	for _, name := range names {
 		info, err := readStream(ctx, conn, name)
 		if hasCode(err, codeStreamNotFound) {
 			continue // deleted since
 		}
 		if err != nil {
-			return nil, fmt.Errorf("stream %s: %w", name, err)
+			return nil, fmt.Errorf("read replicas: stream %s: %w", name, err)
 		}
-		replicas[name] = info.Config.Replicas
+		kept := Replication{Want: info.Config.Replicas, Have: 1, Memory: info.Config.Storage == "memory"}
+		if info.Cluster != nil {
+			for _, peer := range info.Cluster.Replicas {
+				if !peer.Pending && (peer.Current || !slices.Contains(there, peer.Name)) {
+					kept.Have++
+				}
+			}
+		}
+		kept.Have = min(kept.Have, kept.Want)
+		replicas[name] = kept
 	}
 	return replicas, nil
 }

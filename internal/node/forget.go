@@ -176,7 +176,7 @@ func (n *Node) evict(ctx context.Context, m cluster.Member, replicas int) error 
 	}
 	defer n.release(lock)
 	ctx, cancelHeld := whileHeld(ctx, lock)
-	defer cancelHeld()
+	defer cancelHeld(nil)
 	err = n.engine.Evict(ctx, m.ID, replicas, func(step string) {
 		n.forgetter.step(step)
 		n.log.Info("taking a member out", "part", "cluster", "node", m.Name, "step", step)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/parleyio/parley/internal/cluster"
+	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/fabric"
 )
 
@@ -127,23 +128,59 @@ func (g *grower) look(ctx context.Context) {
 	}
 }
 
-func (g *grower) tell(what string) { g.work.Store(&what) }
-
-// raise raises what has fewer than the wanted replicas; nil also when there is nothing to do.
-func (g *grower) raise(ctx context.Context, view cluster.View, known []cluster.Member, want int) error {
-	behind, _, err := g.node.behind(ctx, want)
-	if err != nil || len(behind) == 0 {
-		return err
+// giveUp ends the raising when a node with a store goes away: it would be waited for in vain,
+// with the lock held that forgetting it needs.
+func (g *grower) giveUp(ctx context.Context, cancel context.CancelCauseFunc) {
+	ticker := time.NewTicker(growInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		k := g.node.cluster
+		if err := allThere(k.membership.View(), k.known()); err != nil {
+			cancel(err)
+			return
+		}
 	}
-	// What is not whole must not be changed, and the new replicas need every node.
+}
+
+// allThere returns an error that names the nodes with a store that are away, if there are any.
+func allThere(view cluster.View, known []cluster.Member) error {
 	var away []string
 	for _, m := range known {
 		if _, alive := view.Member(m.ID); !alive && m.HasRole(cluster.RoleStore) {
 			away = append(away, m.Name)
 		}
 	}
-	if len(away) > 0 {
-		return fmt.Errorf("%s is away; start it, or take it out with \"parley cluster forget\"", strings.Join(away, ", "))
+	if len(away) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: away; start it, or take it out with \"parley cluster forget\"", strings.Join(away, ", "))
+}
+
+func (g *grower) tell(what string) { g.work.Store(&what) }
+
+// raise raises what has fewer than the wanted replicas; nil also when there is nothing to do.
+func (g *grower) raise(ctx context.Context, view cluster.View, known []cluster.Member, want int) error {
+	replicas, err := g.node.kept(ctx)
+	if err != nil {
+		return err
+	}
+	behind := 0
+	for _, stream := range replicas {
+		if stream.Want < want {
+			behind++
+		}
+	}
+	if behind == 0 {
+		return nil
+	}
+	// What is not whole must not be changed, and the new replicas need every node.
+	if err := allThere(view, known); err != nil {
+		return err
 	}
 	lock, err := g.node.changes.TryAcquire(ctx, changeLock, changeLease)
 	if errors.Is(err, fabric.ErrLocked) {
@@ -154,45 +191,35 @@ func (g *grower) raise(ctx context.Context, view cluster.View, known []cluster.M
 	}
 	defer g.node.release(lock)
 	ctx, cancel := whileHeld(ctx, lock)
-	defer cancel()
+	defer cancel(nil)
+	go g.giveUp(ctx, cancel)
 	begin, done := time.Now(), 0
 	log := g.node.log.With("part", "cluster")
-	log.Info("raising the replicas of what is stored", "to", want, "streams", len(behind))
+	log.Info("raising the replicas of what is stored", "to", want, "streams", behind)
 	err = g.node.engine.Raise(ctx, want, func(stream string) {
 		done++
-		g.tell(fmt.Sprintf("raising stream %s to %d replicas, %d of %d", stream, want, done, len(behind)))
+		g.tell(fmt.Sprintf("raising stream %s to %d replicas, %d of %d", stream, want, done, behind))
 		log.Info("raising the replicas of a stream", "stream", stream, "to", want,
-			"number", done, "of", len(behind))
+			"number", done, "of", behind)
 	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
 	if err == nil {
-		log.Info("the replicas are raised", "to", want, "streams", len(behind), "after", time.Since(begin).Round(time.Millisecond))
+		log.Info("the replicas are raised", "to", want, "streams", behind, "after", time.Since(begin).Round(time.Millisecond))
 	}
 	return err
 }
 
-// behind returns the streams with fewer replicas than wanted, and the fewest of all, 0 when
-// there are no streams.
-func (n *Node) behind(ctx context.Context, want int) (streams []string, fewest int, err error) {
+// kept returns how often each stream is kept.
+func (n *Node) kept(ctx context.Context) (map[string]engine.Replication, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	replicas, err := n.engine.Replicas(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	for stream, have := range replicas {
-		if have < want {
-			streams = append(streams, stream)
-		}
-		if fewest == 0 || have < fewest {
-			fewest = have
-		}
-	}
-	slices.Sort(streams)
-	return streams, fewest, nil
+	return n.engine.Replicas(ctx)
 }
 
 // whileHeld returns a context that ends when the lock is lost.
-func whileHeld(ctx context.Context, lock fabric.Lock) (context.Context, context.CancelFunc) {
+func whileHeld(ctx context.Context, lock fabric.Lock) (context.Context, context.CancelCauseFunc) {
 	held, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
@@ -201,7 +228,7 @@ func whileHeld(ctx context.Context, lock fabric.Lock) (context.Context, context.
 		case <-held.Done():
 		}
 	}()
-	return held, func() { cancel(nil) }
+	return held, cancel
 }
 
 // release gives the lock back; when that fails it is free after its lease.

@@ -71,10 +71,21 @@ func (n *Node) replicaView(stores int) admin.ReplicaView {
 	shown := admin.ReplicaView{Stores: stores, Want: survivable(stores), Behind: []string{}}
 	ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 	defer cancel()
-	behind, fewest, err := n.behind(ctx, shown.Want)
+	replicas, err := n.kept(ctx)
 	if err == nil {
-		shown.Have, shown.Survives = fewest, survives(stores, fewest)
-		shown.Behind = append(shown.Behind, behind...)
+		for name, stream := range replicas {
+			if stream.Memory {
+				continue // a cache, which may be lost
+			}
+			if stream.Have < shown.Want {
+				shown.Behind = append(shown.Behind, name)
+			}
+			if shown.Have == 0 || stream.Have < shown.Have {
+				shown.Have = stream.Have
+			}
+		}
+		slices.Sort(shown.Behind)
+		shown.Survives = survives(stores, shown.Have)
 	}
 	if work := n.grower.work.Load(); work != nil {
 		shown.Work = *work

@@ -90,8 +90,9 @@ func (n *Node) importData(ctx context.Context) error {
 // restoreCopy tries until it succeeds or must not go on.
 func (n *Node) restoreCopy(ctx context.Context, dir string, streams int) error {
 	log := n.log.With("part", "cluster")
+	doing := fmt.Sprintf("bringing the %d streams that this node stored alone into the cluster", streams)
+	n.waits(doing)
 	for try := 1; ; try++ {
-		n.waits(fmt.Sprintf("bringing the %d streams that this node stored alone into the cluster", streams))
 		log.Info("bringing what this node stored alone into the cluster", "streams", streams, "try", try)
 		err := n.engine.Restore(ctx, dir, n.cluster.replicas())
 		switch {
@@ -105,6 +106,7 @@ func (n *Node) restoreCopy(ctx context.Context, dir string, streams int) error {
 				"engine.export to have it copied again", err)
 		}
 		log.Warn("not everything is in the cluster yet, trying again", "try", try, "error", err)
+		n.waits(fmt.Sprintf("%s; try %d: %v", doing, try, err))
 		select {
 		case <-time.After(importPause):
 		case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -20,8 +21,8 @@ const (
 	openPause   = 100 * time.Millisecond
 )
 
-// patiently calls open until it succeeds, ctx ends, or openTimeout has passed. Only failures
-// to get an answer are tried again.
+// patiently calls open until it succeeds, ctx ends, or openTimeout has passed. What is only too
+// early is tried again.
 func patiently[T any](ctx context.Context, log *slog.Logger, what string, open func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -32,7 +33,7 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 		if err == nil {
 			return part, nil
 		}
-		if !unanswered(err) || ctx.Err() != nil {
+		if !early(err) || ctx.Err() != nil {
 			return part, fmt.Errorf("open %s: %w", what, err)
 		}
 		log.Info("waiting for the cluster's storage", "for", what, "try", try, "error", err)
@@ -44,9 +45,15 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 	}
 }
 
-// unanswered tells whether an error says that nobody could answer yet, or that leaders are
-// being elected.
-func unanswered(err error) bool {
-	return errors.Is(err, fabric.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
-		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrJetStreamNotEnabled)
+// tooFewPeers is the engine's code for stored data that wants more copies than nodes are
+// connected, as some founders of a cluster are not for a moment.
+const tooFewPeers jetstream.ErrorCode = 10005
+
+// early tells whether an error says that nobody could answer yet, or too few nodes were there.
+func early(err error) bool {
+	var refusal *jetstream.APIError
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrJetStreamNotEnabled) ||
+		errors.Is(err, fabric.ErrUnavailable) || // a leader is being elected
+		errors.As(err, &refusal) && refusal.ErrorCode == tooFewPeers
 }

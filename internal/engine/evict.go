@@ -85,21 +85,8 @@ type eviction struct {
 
 // check refuses what would lose something, before anything is changed.
 func (v *eviction) check(ctx context.Context) error {
-	if v.member == v.engine.server.Name() {
-		return ErrPeerAlive
-	}
-	meta, err := v.engine.leaderView(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoQuorum, err)
-	}
-	// A leader that has just started calls servers that it never met neither current nor away.
-	alive := func(peer *server.PeerInfo) bool {
-		heard := peer.Current || peer.Active > 0 && peer.Active < heardLately
-		return peer.Peer == v.peer && !peer.Offline && heard
-	}
-	if meta.Leader == v.member || slices.ContainsFunc(meta.Replicas, alive) ||
-		slices.Contains(v.engine.Peers(), v.member) {
-		return ErrPeerAlive
+	if err := v.gone(ctx); err != nil {
+		return err
 	}
 	names, err := streamNames(ctx, v.conn)
 	if err != nil {
@@ -117,6 +104,36 @@ func (v *eviction) check(ctx context.Context) error {
 		v.streams[name] = info.Config.Replicas
 	}
 	return nil
+}
+
+// gone waits until the leader has not heard of the member for a while; one that there is a
+// route to is alive.
+func (v *eviction) gone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*heardLately)
+	defer cancel()
+	// A leader that has just started calls servers that it never met neither current nor away.
+	heard := func(peer *server.PeerInfo) bool {
+		lately := peer.Current || peer.Active > 0 && peer.Active < heardLately
+		return peer.Peer == v.peer && !peer.Offline && lately
+	}
+	var err error
+	_ = poll(ctx, evictPause, func() bool {
+		if v.member == v.engine.server.Name() || slices.Contains(v.engine.Peers(), v.member) {
+			err = ErrPeerAlive
+			return true
+		}
+		meta, lost := v.engine.leaderView(ctx)
+		switch {
+		case lost != nil:
+			err = fmt.Errorf("%w: %w", ErrNoQuorum, lost)
+		case meta.Leader == v.member || slices.ContainsFunc(meta.Replicas, heard):
+			err = ErrPeerAlive
+		default:
+			err = nil
+		}
+		return err == nil
+	})
+	return err
 }
 
 // lower brings a stream down to fewer replicas. The server drops those first that are away.

@@ -121,10 +121,12 @@ func TestEvictSparesTheOnlyCopy(t *testing.T) {
 
 func expectReplicas(t *testing.T, node *member, want int) {
 	t.Helper()
-	replicas, err := node.engine.Replicas(bounded(t))
-	if err != nil || len(replicas) == 0 {
-		t.Fatalf("replicas %v, %v", replicas, err)
-	}
+	var replicas map[string]engine.Replication
+	eventually(t, "the replicas are told", func() (done bool) {
+		var err error
+		replicas, err = node.engine.Replicas(bounded(t))
+		return err == nil && len(replicas) > 0
+	})
 	for name, have := range replicas {
 		if have.Have != want || have.Want != want {
 			t.Errorf("stream %s has %+v replicas, want %d", name, have, want)

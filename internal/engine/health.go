@@ -17,6 +17,10 @@ var (
 	// store now: too few nodes with a store can reach each other. What comes with it is
 	// ErrUnhealthy. Without it, an unhealthy engine is slow to follow, and others may store.
 	ErrNoQuorum = errors.New("no majority of the stores can be reached")
+	// ErrBehind says that this member of a cluster follows behind, as one does that has just
+	// come or gets a replica. It can use what the others store. What comes with it is
+	// ErrUnhealthy.
+	ErrBehind = errors.New("this node follows behind")
 )
 
 const (
@@ -127,6 +131,9 @@ func (e *Engine) Health(ctx context.Context) error {
 	go func() { result <- e.server.Healthz(&server.HealthzOptions{}) }()
 	select {
 	case status := <-result:
+		if status.Status != "ok" && e.cluster != nil {
+			return fmt.Errorf("%w: %w: %s: %s", ErrUnhealthy, ErrBehind, status.Status, status.Error)
+		}
 		if status.Status != "ok" {
 			return fmt.Errorf("%w: %s: %s", ErrUnhealthy, status.Status, status.Error)
 		}

@@ -39,9 +39,12 @@ func (e *Engine) watchMemory() {
 
 // renewMemory looks once.
 func (e *Engine) renewMemory(ctx context.Context, since map[string]time.Time) {
-	info, err := e.server.Jsz(&server.JSzOptions{Account: mainAccount, Streams: true, Config: true})
-	if err != nil || info.Meta == nil || info.Meta.Leader != e.server.Name() {
+	if !e.server.JetStreamIsLeader() {
 		clear(since)
+		return
+	}
+	info, err := e.server.Jsz(&server.JSzOptions{Account: mainAccount, Streams: true, Config: true})
+	if err != nil {
 		return
 	}
 	headless := map[string]*server.StreamConfig{}

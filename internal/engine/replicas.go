@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/nats-io/nats.go"
 )
@@ -11,7 +10,7 @@ import (
 // Replication tells how often a stream is kept.
 type Replication struct {
 	Want int // replicas that it is to have
-	Have int // the same without those that are being made or follow behind
+	Have int // the same without those that are still being made
 	// Memory tells that it is kept in memory only: it survives a loss, as others do, but not
 	// the restart of so many nodes at once.
 	Memory bool
@@ -28,8 +27,6 @@ func (e *Engine) Replicas(ctx context.Context) (map[string]Replication, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read replicas: %w", err)
 	}
-	// A leader that has just started calls servers that it never met neither current nor away.
-	there := append(e.Peers(), e.server.Name())
 	replicas := map[string]Replication{}
 	for _, name := range names {
 		info, err := readStream(ctx, conn, name)
@@ -42,7 +39,7 @@ func (e *Engine) Replicas(ctx context.Context) (map[string]Replication, error) {
 		kept := Replication{Want: info.Config.Replicas, Have: 1, Memory: info.Config.Storage == "memory"}
 		if info.Cluster != nil {
 			for _, peer := range info.Cluster.Replicas {
-				if !peer.Pending && (peer.Current || !slices.Contains(there, peer.Name)) {
+				if !peer.Pending {
 					kept.Have++
 				}
 			}

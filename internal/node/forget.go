@@ -72,11 +72,11 @@ func (n *Node) Forget(_ context.Context, name string, force bool) (admin.Cluster
 	if n.closing.Load() {
 		return admin.ClusterMember{}, admin.ErrStopping
 	}
-	member, err := n.cluster.find(name)
+	member, err := find(n.cluster.known(), name)
 	if err != nil {
 		return admin.ClusterMember{}, err
 	}
-	left, err := n.cluster.spare(member, force)
+	left, err := spare(n.cluster.known(), n.cluster.membership.View(), member, force)
 	if err != nil {
 		return admin.ClusterMember{}, err
 	}
@@ -95,10 +95,10 @@ func (n *Node) Forget(_ context.Context, name string, force bool) (admin.Cluster
 }
 
 // find returns the known member with an id or name.
-func (k *clustered) find(name string) (cluster.Member, error) {
+func find(known []cluster.Member, name string) (cluster.Member, error) {
 	var found []cluster.Member
 	var ids []string
-	for _, m := range k.known() {
+	for _, m := range known {
 		if m.ID == name {
 			return m, nil
 		}
@@ -118,15 +118,14 @@ func (k *clustered) find(name string) (cluster.Member, error) {
 
 // spare returns how many members with a store are left without one of them, or why that one
 // cannot be spared.
-func (k *clustered) spare(m cluster.Member, force bool) (left int, err error) {
-	known := k.known()
+func spare(known []cluster.Member, view cluster.View, m cluster.Member, force bool) (left int, err error) {
 	left = cluster.Stores(known)
 	if m.HasRole(cluster.RoleStore) {
 		left--
 	}
-	_, alive := k.membership.View().Member(m.ID)
+	_, alive := view.Member(m.ID)
 	switch {
-	case m.ID == k.decision.Self.ID:
+	case m.ID == view.Self:
 		err = errors.New("it is the node that was asked; drain and stop it, and ask another")
 	case alive:
 		err = errors.New("it is alive; drain it (\"parley cluster drain\"), stop it, and repeat this")

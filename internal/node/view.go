@@ -183,15 +183,22 @@ func (n *Node) engineView() admin.EngineView {
 	return shown
 }
 
-// engineHealth is the engine's check. A node without a store serves channels although nothing
-// can be stored: no client is better off with another node, unless this one is cut off.
+// engineHealth is the engine's check. A node whose replicas follow behind serves all the same:
+// were it taken out of the rotation, all would be while the replicas of a cluster are raised.
+// A node without a store serves channels although nothing can be stored: no client is better
+// off with another node, unless this one is cut off.
 func (n *Node) engineHealth(ctx context.Context) error {
 	err := n.engine.Health(ctx)
-	if n.cluster == nil || !errors.Is(err, engine.ErrNoQuorum) || n.cluster.decision.Self.HasRole(cluster.RoleStore) ||
-		cutOff(n.cluster.membership.View(), n.cluster.decision.Members) {
-		return err
+	if errors.Is(err, engine.ErrBehind) || errors.Is(err, engine.ErrNoQuorum) && n.servesAnyway() {
+		return fmt.Errorf("%w: %w", telemetry.ErrDegraded, err)
 	}
-	return fmt.Errorf("%w: %w", telemetry.ErrDegraded, err)
+	return err
+}
+
+// servesAnyway tells whether this node is of use to clients while nothing can be stored.
+func (n *Node) servesAnyway() bool {
+	k := n.cluster
+	return k != nil && !k.decision.Self.HasRole(cluster.RoleStore) && !cutOff(k.membership.View(), k.known())
 }
 
 // cutOff tells whether a node sees no other and some of those that it knows serve clients, so

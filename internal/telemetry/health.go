@@ -17,15 +17,15 @@ import (
 // checkTimeout bounds one health check: a load balancer waits for the answer.
 const checkTimeout = 2 * time.Second
 
+// ErrDegraded is wrapped by the error of a critical Check that leaves the node able to serve.
+var ErrDegraded = errors.New("serves with less")
+
 // Check is one part that a node needs.
 type Check struct {
 	Name     string
 	Critical bool // without it the node cannot serve; otherwise it serves less
 	Probe    func(ctx context.Context) error
 }
-
-// ErrDegraded is wrapped by the error of a critical part that lets the node serve less, for now.
-var ErrDegraded = errors.New("degraded")
 
 // failedHeader names the parts that are not well, separated by commas.
 const failedHeader = "X-Health-Failed"

@@ -96,10 +96,12 @@ func TestFromThreeToFiveAndBack(t *testing.T) {
 	s.awaitReady(nodes[:3]...)
 	app := makeApp(nodes[0], "77", nil)
 	s.replicas(nodes[1], 3, 3)
+	stopped := s.staysReady(nodes[:3]...)
 	nodes[3].join()
 	nodes[4].join()
 	s.awaitReady(nodes...)
 	s.replicas(nodes[1], 5, 5)
+	stopped()
 	works(app, nodes[4], nodes[0])
 
 	for _, member := range []string{"node5", nodes[4].view().Self} {
@@ -190,6 +192,27 @@ func (s *site) replicas(n *node, copies, stores int) {
 	if want := min(stores-1, copies-1) / 2; view.Replicas.Survives != want {
 		s.Errorf("%s: it survives %d, want %d", n.name, view.Replicas.Survives, want)
 	}
+}
+
+// staysReady demands that nodes stay in the rotation until the returned function is called.
+func (s *site) staysReady(nodes ...*node) (stop func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			for _, n := range nodes {
+				if status, body, _ := n.get("/ready"); status != http.StatusOK {
+					s.Errorf("%s leaves the rotation: %d %s", n.name, status, body)
+				}
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { close(ended); <-done }
 }
 
 func missing(view admin.ClusterView) (names []string) {

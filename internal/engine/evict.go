@@ -28,6 +28,8 @@ const (
 	evictPause = 250 * time.Millisecond
 	// heardLately is for how long a server that was heard of counts as there.
 	heardLately = 5 * time.Second
+	// routeEnds is how long the route to a process that has just ended may seem to be there.
+	routeEnds = 2 * time.Second
 )
 
 // Codes of the JetStream API about members.
@@ -106,7 +108,7 @@ func (v *eviction) check(ctx context.Context) error {
 	return nil
 }
 
-// gone waits until the leader has not heard of the member for a while; one that there is a
+// gone waits until the leader has not heard of the member for a while; one that there stays a
 // route to is alive.
 func (v *eviction) gone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*heardLately)
@@ -117,10 +119,11 @@ func (v *eviction) gone(ctx context.Context) error {
 		return peer.Peer == v.peer && !peer.Offline && lately
 	}
 	var err error
+	begin := time.Now()
 	_ = poll(ctx, evictPause, func() bool {
 		if v.member == v.engine.server.Name() || slices.Contains(v.engine.Peers(), v.member) {
 			err = ErrPeerAlive
-			return true
+			return time.Since(begin) > routeEnds
 		}
 		meta, lost := v.engine.leaderView(ctx)
 		switch {

@@ -51,7 +51,7 @@ unit:
 ## test-cluster: the Go tests that form clusters, with real processes, nginx and HAProxy
 test-cluster: test-deps
 	go test -race ./internal/engine ./internal/fabric/nats
-	go test -count=1 ./test/cluster ./test/faults
+	go test -count=1 ./test/cluster ./test/growth ./test/faults
 
 ## e2e: the real clients against the real binary
 e2e: build

@@ -159,3 +159,29 @@ func checkPeerIDs(t *testing.T, nodes []*member) {
 		}
 	}
 }
+
+// Two of three come back after all were killed, though a stream is kept in memory.
+func TestMemoryAfterRestart(t *testing.T) {
+	needsTime(t)
+	t.Parallel()
+	nodes := members(t, 3)
+	launch(t, nodes...)
+	_, js := streamOf(t, nodes[0])
+	eventually(t, "a stream in memory", func() bool {
+		_, err := js.CreateStream(bounded(t), jetstream.StreamConfig{
+			Name: "m", Subjects: []string{"m.>"}, Storage: jetstream.MemoryStorage, Replicas: 3,
+		})
+		return err == nil
+	})
+	for _, node := range nodes {
+		halt(t, node)
+	}
+	begin := time.Now()
+	launch(t, nodes[:2]...)
+	t.Logf("two of three are there after %v", time.Since(begin))
+	_, js = streamOf(t, nodes[1])
+	eventually(t, "it takes messages", func() bool {
+		_, err := js.Publish(bounded(t), "m.a", nil)
+		return err == nil
+	})
+}

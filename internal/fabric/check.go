@@ -47,6 +47,32 @@ func CheckValue(value []byte) error {
 	return nil
 }
 
+// CheckWrites returns an error that wraps ErrInvalidKey or ErrTooLarge when writes cannot be
+// committed together.
+func CheckWrites(writes []Write) error {
+	if len(writes) > MaxWrites {
+		return fmt.Errorf("%d writes, at most %d: %w", len(writes), MaxWrites, ErrTooLarge)
+	}
+	keys, size := make(map[string]struct{}, len(writes)), 0
+	for _, w := range writes {
+		if err := CheckKey(w.Key); err != nil {
+			return err
+		}
+		if err := CheckValue(w.Value); err != nil {
+			return err
+		}
+		if _, twice := keys[w.Key]; twice {
+			return fmt.Errorf("document key %.300q comes twice: %w", w.Key, ErrInvalidKey)
+		}
+		keys[w.Key] = struct{}{}
+		size += len(w.Value)
+	}
+	if size > MaxCommitSize {
+		return fmt.Errorf("values of %d bytes, at most %d: %w", size, MaxCommitSize, ErrTooLarge)
+	}
+	return nil
+}
+
 // CheckText returns an error that wraps ErrInvalidKey when text, the free name of a cached
 // value, a lock or a blob, is empty or over MaxKeySize.
 func CheckText(text string) error {

@@ -44,6 +44,10 @@ const (
 	MaxReasonSize = 1 << 10
 	// MaxDeadLettersPage is the most dead letters that one call lists.
 	MaxDeadLettersPage = 1000
+	// MaxWrites is how many keys one Commit changes.
+	MaxWrites = 500
+	// MaxCommitSize is the size in bytes of all values of one Commit together.
+	MaxCommitSize = 1 << 20
 	// DedupWindow is how long a queue remembers the ID of a job after Enqueue.
 	DedupWindow = 2 * time.Minute
 )
@@ -62,6 +66,13 @@ type Change struct {
 	Deleted bool
 }
 
+// Write is one part of a Commit.
+type Write struct {
+	Key      string
+	Value    []byte // nil removes the key
+	Revision uint64 // that must be the current one; 0 if the key must not exist
+}
+
 // Documents keeps small durable values by key. A write that returned nil survives the end
 // of the process (and, replicated, the loss of a minority of nodes). A read may be stale
 // by a moment on another node, never on the one that wrote.
@@ -74,6 +85,12 @@ type Documents interface {
 	// Delete removes the key if revision is the current one; ErrConflict if it is another,
 	// ErrNotFound if there is none.
 	Delete(ctx context.Context, key string, revision uint64) error
+	// Commit makes all writes or none, in their order and with nothing between them, and
+	// returns the revision that each led to. It returns ErrConflict if one of the keys is not
+	// at its revision (also to remove one that is not there), ErrTooLarge beyond MaxWrites,
+	// MaxValueSize or MaxCommitSize, and ErrInvalidKey if a key comes twice. No writes are no
+	// error. After another error the writes may have been made, or may still be.
+	Commit(ctx context.Context, writes []Write) ([]uint64, error)
 	// List returns all documents in the order of their keys.
 	List(ctx context.Context) ([]Document, error)
 	// Watch calls changed for every existing document, then ready once, then changed for

@@ -37,6 +37,10 @@ func Run(t *testing.T, open func(t *testing.T) fabric.Provider) {
 		"documents/watch":            testWatch,
 		"documents/watch while busy": testWatchWhileBusy,
 		"documents/collections":      testCollections,
+		"documents/commit":           testCommit,
+		"documents/commit limits":    testCommitLimits,
+		"documents/commit race":      testCommitRace,
+		"documents/commit watched":   testCommitWatched,
 		"queue/order":                testOrder,
 		"queue/limits":               testJobLimits,
 		"queue/not before":           testNotBefore,
@@ -286,6 +290,8 @@ func testClose(t *testing.T, p fabric.Provider) {
 	_, err = d.Put(ctx, "key", nil, revision)
 	wantError(t, "put", err, fabric.ErrClosed)
 	wantError(t, "delete", d.Delete(ctx, "key", revision), fabric.ErrClosed)
+	_, err = d.Commit(ctx, []fabric.Write{{Key: "key"}})
+	wantError(t, "commit", err, fabric.ErrClosed)
 	_, err = d.List(ctx)
 	wantError(t, "list", err, fabric.ErrClosed)
 	wantError(t, "watch again", d.Watch(ctx, nil, nil), fabric.ErrClosed)

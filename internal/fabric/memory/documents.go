@@ -83,11 +83,24 @@ func (d *documents) Put(ctx context.Context, key string, value []byte, revision 
 	if d.values[key].Revision != revision { // 0 when there is none
 		return 0, d.failed("put", key, fabric.ErrConflict)
 	}
+	return d.store(key, value), nil
+}
+
+// store makes value the one of key and returns its revision. The caller holds d.mu.
+func (d *documents) store(key string, value []byte) uint64 {
 	d.revision++
 	document := clone(fabric.Document{Key: key, Value: value, Revision: d.revision})
 	d.values[key] = document
 	d.report(fabric.Change{Document: document})
-	return d.revision, nil
+	return d.revision
+}
+
+// remove removes a key and returns the revision of that. The caller holds d.mu.
+func (d *documents) remove(key string) uint64 {
+	d.revision++
+	delete(d.values, key)
+	d.report(fabric.Change{Document: fabric.Document{Key: key, Revision: d.revision}, Deleted: true})
+	return d.revision
 }
 
 // Delete implements fabric.Documents.
@@ -104,10 +117,35 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 	if document.Revision != revision {
 		return d.failed("delete", key, fabric.ErrConflict)
 	}
-	d.revision++
-	delete(d.values, key)
-	d.report(fabric.Change{Document: fabric.Document{Key: key, Revision: d.revision}, Deleted: true})
+	d.remove(key)
 	return nil
+}
+
+// Commit implements fabric.Documents.
+func (d *documents) Commit(ctx context.Context, writes []fabric.Write) ([]uint64, error) {
+	err := d.provider.ready(ctx)
+	if err == nil {
+		err = fabric.CheckWrites(writes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("commit to documents of %q: %w", d.name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range writes {
+		if now, there := d.values[w.Key]; now.Revision != w.Revision || w.Value == nil && !there {
+			return nil, d.failed("commit", w.Key, fabric.ErrConflict)
+		}
+	}
+	revisions := make([]uint64, 0, len(writes))
+	for _, w := range writes {
+		if w.Value == nil {
+			revisions = append(revisions, d.remove(w.Key))
+		} else {
+			revisions = append(revisions, d.store(w.Key, w.Value))
+		}
+	}
+	return revisions, nil
 }
 
 // List implements fabric.Documents.

@@ -37,15 +37,16 @@ func openDocuments(ctx context.Context, p *Provider, name string) (*documents, e
 	// The stream is created here and not by the bucket functions because of AllowDirect:
 	// without it every read is served by the leader, so nobody misses his own write.
 	stream, err := p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "KV_" + bucket,
-		Subjects:          []string{prefix + ">"},
-		Storage:           jetstream.FileStorage,
-		Replicas:          p.replicas,
-		MaxMsgsPerSubject: 1,
-		Discard:           jetstream.DiscardNew,
-		AllowRollup:       true,
-		DenyDelete:        true,
-		AllowMsgTTL:       true, // for tombstones
+		Name:               "KV_" + bucket,
+		Subjects:           []string{prefix + ">"},
+		Storage:            jetstream.FileStorage,
+		Replicas:           p.replicas,
+		MaxMsgsPerSubject:  1,
+		Discard:            jetstream.DiscardNew,
+		AllowRollup:        true,
+		DenyDelete:         true,
+		AllowMsgTTL:        true, // for tombstones
+		AllowAtomicPublish: true, // for Commit
 	})
 	if err != nil {
 		return nil, err

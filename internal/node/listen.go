@@ -283,6 +283,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	if n.transport != nil {
 		errs = append(errs, n.closeTransport(sending))
 	}
+	if n.hub != nil {
+		n.hub.Wait()
+	}
 	if n.webhooks != nil { // after the last client has left its channels
 		errs = append(errs, n.finishWebhooks(sending))
 	}

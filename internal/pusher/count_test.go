@@ -50,3 +50,29 @@ func TestSubscriptionCountIsThrottled(t *testing.T) {
 		}
 	})
 }
+
+// The last count is told although the channel is gone when the next one would be due.
+func TestLastSubscriptionCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(t)
+		s.app.EnableSubscriptionCount = true
+		s.app.Limits = apps.Limits{}
+		const clients = 120
+		for i := range clients {
+			s.connect(fmt.Sprint("c", i))
+			s.command(fmt.Sprintf(`c%d > {"event":"pusher:subscribe","data":{"channel":"news"}}`, i))
+		}
+		for i := range clients {
+			s.command(fmt.Sprintf(`c%d > {"event":"pusher:unsubscribe","data":{"channel":"news"}}`, i))
+		}
+		if n := strings.Count(s.soFar(), `"subscription_count":0}`); n != 1 {
+			t.Fatalf("the last count was told %d times", n)
+		}
+		time.Sleep(2 * countInterval)
+		synctest.Wait()
+		text := s.soFar()
+		if last := text[strings.LastIndex(text, `"subscription_count":`):]; !strings.HasPrefix(last, `"subscription_count":0}`) {
+			t.Errorf("the last word is %.40s", last)
+		}
+	})
+}

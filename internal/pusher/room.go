@@ -211,7 +211,8 @@ func (r *realm) countChanged(room *room) {
 	if !r.app.Load().EnableSubscriptionCount || room.Kind.Has(protocol.Presence) || room.Kind.Has(protocol.UserOnly) {
 		return
 	}
-	if room.countTimer {
+	// The end is told at once: the room may be gone when the timer goes off.
+	if room.countTimer && room.Count() > 0 {
 		return
 	}
 	wait := countInterval - r.hub.options.Now().Sub(room.countSent)

@@ -188,7 +188,16 @@ func (r *realm) fetch(room *room, l *look) {
 // maxLooks bounds the looks that run beside the event loops.
 const maxLooks = 256
 
-// beside runs f beside the event loop, unless too many run.
+// Wait returns when the look-ups beside the event loops have ended, each of which takes a few
+// times cacheTimeout at most; none begins afterwards. It is for the end of the hub and may
+// be called once.
+func (h *Hub) Wait() {
+	for range maxLooks {
+		h.looks <- struct{}{}
+	}
+}
+
+// beside runs f beside the event loop, unless too many run or the hub has ended.
 func (h *Hub) beside(f func()) bool {
 	select {
 	case h.looks <- struct{}{}:

@@ -117,3 +117,29 @@ func TestLongChannelNamesAreCached(t *testing.T) {
 		expect(t, "b", b.connect().subscribe(channel), string(protocol.SubscriptionSucceeded(channel)), event(channel, "1"))
 	})
 }
+
+// Look-ups in the shared cache end before the hub does, and none begins afterwards.
+func TestWaitForLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hs := newHubs(t, "a")
+		a := hs.nodes[0]
+		a.cache.gate = make(chan struct{})
+		a.connect().subscribe("cache-x")
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			a.Wait()
+		}()
+		synctest.Wait()
+		select {
+		case <-ended:
+			t.Fatal("did not wait for the look")
+		default:
+		}
+		close(a.cache.gate)
+		<-ended
+		if a.beside(func() { t.Error("a look began after the end") }) {
+			t.Error("a look was promised after the end")
+		}
+	})
+}

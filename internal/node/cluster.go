@@ -25,6 +25,7 @@ type clustered struct {
 	membership *cluster.Membership
 	directory  *directory.Directory
 	cache      fabric.Cache
+	reports    reports
 	// started is set when membership exists; the engine tells of peers before that.
 	started atomic.Pointer[cluster.Membership]
 	begun   time.Time
@@ -202,16 +203,18 @@ func (n *Node) joinHub(ctx, background context.Context) error {
 		return fmt.Errorf("open the channels' signal: %w", err)
 	}
 	err = n.hub.Join(pusher.Cluster{
-		Signal: events,
-		Set:    k.directory.Set,
-		Flush:  k.directory.Flush,
-		Owns:   k.owns,
-		Cache:  k.cache,
-		App:    n.apps.ByID,
+		Signal:   events,
+		Set:      k.directory.Set,
+		Flush:    k.directory.Flush,
+		Owns:     k.owns,
+		Reported: n.webhooks,
+		Cache:    k.cache,
+		App:      n.apps.ByID,
 	})
 	if err != nil {
 		return err
 	}
+	n.startReports(background)
 	n.goes("directory", func() error { return k.directory.Run(background) })
 	n.goes("membership", func() error { return n.followViews(background) })
 	n.goes("load", func() error { return n.tellLoad(background) })
@@ -247,21 +250,6 @@ func (k *clustered) awaitKnowledge(ctx context.Context) {
 		}
 	}
 }
-
-// owns tells whether this node is the one that acts for a key: the first ready one in
-// rendezvous order.
-func (k *clustered) owns(key string) bool {
-	view := k.membership.View()
-	founding := k.decision.Kind != cluster.Join && time.Since(k.begun) < foundingTime
-	owner, found := view.Owner(key, func(m cluster.Member) bool {
-		return m.State == cluster.StateReady || founding && m.State != cluster.StateDraining
-	})
-	return found && owner.ID == view.Self
-}
-
-// foundingTime is how long the founders of a cluster count each other as ready: they become
-// so at about the same moment, and hear of it a heartbeat later.
-const foundingTime = 10 * time.Second
 
 // followViews drops from the directory what nodes that are gone had there.
 func (n *Node) followViews(ctx context.Context) error {

@@ -269,6 +269,11 @@ func (n *Node) startWebhooks(ctx, background context.Context) error {
 		return err
 	}
 	n.webhooks = webhook.New(options, n.apps, queue, n.log.With("part", "webhooks"), n.metrics)
+	if n.cluster != nil {
+		if err := n.joinWebhooks(ctx); err != nil {
+			return err
+		}
+	}
 	prefix := n.config.Metrics.Prefix
 	n.metrics.Gauge(prefix+"webhook_pending_events", "Webhook events in memory that are not yet in the queue.",
 		func() float64 { return float64(n.webhooks.Pending()) })

@@ -24,6 +24,8 @@ type Cluster struct {
 	Flush func()
 	// Owns tells whether this node reports the changes of a key to webhooks.
 	Owns func(key string) bool
+	// Reported says what webhooks were told of, for Compare; nil for nobody knows.
+	Reported Reported
 	// Cache keeps the last events of cache channels beyond this node.
 	Cache fabric.Cache
 	// App returns an app that other nodes speak of.
@@ -50,7 +52,8 @@ const (
 	memberPrefix = "m"
 )
 
-func channelKey(appID, channel string) string { return channelRow + appID + "\x00" + channel }
+// ChannelKey is the key of a channel in the directory, by which its owner is found.
+func ChannelKey(appID, channel string) string { return channelRow + appID + "\x00" + channel }
 
 // Join connects the hub with others. It must be called before the first client connects.
 func (h *Hub) Join(c Cluster) error {
@@ -172,7 +175,7 @@ func (r *realm) tellRoom(room *room, change protocol.Change) {
 	if room.Kind.Has(protocol.UserOnly) {
 		return
 	}
-	key, set := channelKey(r.id, room.Channel), r.hub.cluster.Set
+	key, set := ChannelKey(r.id, room.Channel), r.hub.cluster.Set
 	m := change.Here
 	if m != nil && !room.Has(m.UserID) {
 		set(key, memberPrefix+m.UserID, nil)

@@ -31,9 +31,12 @@ type hubs struct {
 	base  *memory.Provider
 	nodes []*hubNode
 
+	ledger bool // webhooks go through a ledger, see ledger_test.go
+
 	mu    sync.Mutex // guards the following fields
 	alive map[string]bool
-	emits []string // webhooks of all nodes, in the order of each
+	jobs  map[string]bool // ids of the webhook jobs that were enqueued
+	emits []string        // webhooks of all nodes, in the order of each
 }
 
 // hubNode is one of them. It records the webhooks that it emits.
@@ -45,16 +48,21 @@ type hubNode struct {
 	signal    *countingSignal
 	cache     *gatedCache
 	directory *directory.Directory
+	emitter   *webhook.Emitter // with a ledger
 	stop      func()
 }
 
 const settleTime = 50 * time.Millisecond // more than a batch of the directory
 
-func newHubs(t *testing.T, names ...string) *hubs {
-	hs := &hubs{t: t, base: memory.New(), alive: make(map[string]bool), app: &apps.App{
-		ID: "1", Key: "key", Secret: "secret", Enabled: true,
-		EnableClientMessages: true, EnableUserAuthentication: true, EnableWatchlistEvents: true,
-	}}
+func newHubs(t *testing.T, names ...string) *hubs { return newHubsWith(t, false, names...) }
+
+func newHubsWith(t *testing.T, ledger bool, names ...string) *hubs {
+	hs := &hubs{t: t, ledger: ledger, base: memory.New(), alive: make(map[string]bool), jobs: make(map[string]bool),
+		app: &apps.App{
+			ID: "1", Key: "key", Secret: "secret", Enabled: true,
+			EnableClientMessages: true, EnableUserAuthentication: true, EnableWatchlistEvents: true,
+			Webhooks: []apps.Webhook{{URL: "http://receiver.test/"}},
+		}}
 	t.Cleanup(func() { _ = hs.base.Close() })
 	for _, name := range names {
 		hs.start(name)
@@ -72,13 +80,19 @@ func (hs *hubs) start(name string) *hubNode {
 	cache, err := n.provider.Cache(hs.t.Context(), fabric.CacheConfig{Name: "channels", MaxBytes: 1 << 20})
 	hs.must(err)
 	n.signal, n.cache = &countingSignal{Signal: events}, &gatedCache{Cache: cache}
+	var hooks Webhooks = n
+	var reported Reported
+	if hs.ledger {
+		n.joinLedger()
+		hooks, reported = n.emitter, n.emitter
+	}
 	n.Hub = NewHub(Options{
 		ActivityTimeout: never, PongTimeout: never, CacheTTL: time.Minute, CacheChannels: 100, MaxSubscriptions: 50,
 		Defaults: apps.Limits{
 			MaxClientEventsPerSecond: 100, MaxPresenceMembers: 100, MaxPresenceMemberSize: 1000,
 			MaxChannelNameLength: 200, MaxEventNameLength: 50, MaxEventPayload: 1000,
 		},
-	}, n)
+	}, hooks)
 	n.directory, err = directory.New(directory.Options{
 		Node: name, Incarnation: uint64(time.Now().UnixNano()), Signal: rows,
 		BatchInterval: 20 * time.Millisecond, DigestInterval: time.Second,
@@ -86,16 +100,19 @@ func (hs *hubs) start(name string) *hubNode {
 	})
 	hs.must(err)
 	hs.must(n.Join(Cluster{
-		Signal: n.signal, Set: n.directory.Set, Flush: n.directory.Flush, Cache: n.cache,
+		Signal: n.signal, Set: n.directory.Set, Flush: n.directory.Flush, Cache: n.cache, Reported: reported,
 		Owns: func(key string) bool { return hs.owner(key) == name },
 		App:  func(id string) (*apps.App, bool) { return hs.app, id == hs.app.ID },
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.directory.Run(ctx) }()
+	emitted := make(chan error, 1)
+	go func() { emitted <- n.runEmitter(ctx) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		hs.must(<-done)
+		hs.must(<-emitted)
 		_ = n.provider.Close()
 	})
 	hs.t.Cleanup(n.stop)
@@ -130,10 +147,10 @@ func (hs *hubs) owner(key string) (owner string) {
 
 // kill ends a node without a word; the others are told that it is dead.
 func (hs *hubs) kill(n *hubNode) {
-	n.stop()
 	hs.mu.Lock()
 	delete(hs.alive, n.name)
 	hs.mu.Unlock()
+	n.stop()
 	hs.nodes = slices.DeleteFunc(hs.nodes, func(other *hubNode) bool { return other == n })
 	for _, other := range hs.nodes {
 		other.directory.NodeGone(n.name)
@@ -155,6 +172,9 @@ func (n *hubNode) Emit(_ string, event webhook.Event) {
 		n.hubs.emits = append(n.hubs.emits, event.String())
 	}
 }
+
+// Observe implements Webhooks.
+func (n *hubNode) Observe(string, webhook.Event) {}
 
 // webhooks returns what was emitted since the last call, in the order of the text.
 func (hs *hubs) webhooks() []string {

@@ -41,6 +41,8 @@ type Options struct {
 type Webhooks interface {
 	// Emit takes an event without waiting.
 	Emit(appID string, event webhook.Event)
+	// Observe takes note of a change of a channel that another node reports.
+	Observe(appID string, event webhook.Event)
 }
 
 // Conn is what the hub needs of a client's connection; *transport.Conn has it.
@@ -59,7 +61,7 @@ type Hub struct {
 	webhooks Webhooks
 	metrics  *Metrics
 
-	looks   chan struct{} // held by look-ups beside the event loops
+	looks   chan struct{} // held by look-ups beside the event loops; all, by Wait
 	cluster *Cluster      // set by Join before anything else happens; nil on a node of its own
 
 	mu     sync.RWMutex

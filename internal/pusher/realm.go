@@ -129,8 +129,11 @@ func (r *realm) closeAll(code int, reason string) {
 // emitChange reports a change of a channel to the app's webhooks. Every node sees it, in its
 // own view; the channel's owner reports it.
 func (r *realm) emitChange(room *room, event webhook.Event) {
-	if r.hub.cluster == nil || r.hub.cluster.Owns(channelKey(r.id, room.Channel)) {
+	switch {
+	case r.hub.cluster == nil || r.hub.cluster.Owns(ChannelKey(r.id, room.Channel)):
 		r.emit(room, event)
+	case !room.Kind.Has(protocol.UserOnly):
+		r.hub.webhooks.Observe(r.id, event)
 	}
 }
 

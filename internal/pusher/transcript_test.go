@@ -123,6 +123,7 @@ func (c *fakeConn) Idle() time.Duration { return time.Since(c.heard) }
 
 // Emit records a webhook.
 func (s *script) Emit(_ string, event webhook.Event) { s.say("webhook %s", event) }
+func (s *script) Observe(string, webhook.Event)      {}
 
 // never is longer than any transcript.
 const never = 24 * time.Hour

@@ -35,6 +35,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	dropped  *prometheus.CounterVec
 	webhooks *prometheus.CounterVec
+	ledger   *prometheus.CounterVec
 }
 
 // NewMetrics returns a registry with the families of the process and the Go runtime, under
@@ -50,6 +51,10 @@ func NewMetrics(prefix, version string) *Metrics {
 			Name: prefix + "webhook_events_total",
 			Help: "Webhook events by the result of each attempt to deliver them.",
 		}, []string{"result"}),
+		ledger: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "webhook_ledger_total",
+			Help: "Changes of channels by what became of them at the webhook ledger of a cluster.",
+		}, []string{"result"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        prefix + "build_info",
@@ -57,7 +62,7 @@ func NewMetrics(prefix, version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.Register(m.dropped, m.webhooks, build,
+	m.Register(m.dropped, m.webhooks, m.ledger, build,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -76,6 +81,9 @@ func (m *Metrics) Drop(reason string) { m.dropped.WithLabelValues(reason).Inc() 
 
 // Sent counts webhook events by the result of an attempt.
 func (m *Metrics) Sent(result string, n int) { m.webhooks.WithLabelValues(result).Add(float64(n)) }
+
+// Ledger counts changes of channels by their result at the webhook ledger.
+func (m *Metrics) Ledger(result string, n int) { m.ledger.WithLabelValues(result).Add(float64(n)) }
 
 // Dropped counts n lost webhook events.
 func (m *Metrics) Dropped(reason string, n int) {

@@ -73,7 +73,8 @@ func (r registry) find(matches func(*apps.App) bool) (*apps.App, bool) {
 
 type noWebhooks struct{}
 
-func (noWebhooks) Emit(string, webhook.Event) {}
+func (noWebhooks) Emit(string, webhook.Event)    {}
+func (noWebhooks) Observe(string, webhook.Event) {}
 
 // fixture is the API in front of a real hub and a real transport.
 type fixture struct {

@@ -44,9 +44,15 @@ type batch struct {
 //
 // A leave (channel_vacated, member_removed) is held back for LeaveDebounce. A return
 // (channel_occupied, member_added) in that time to the same channel, and of the same user,
-// cancels it, and neither is sent. This needs both to be emitted on the same node.
+// cancels it, and neither is sent. Without a ledger this needs both to be emitted on the
+// same node.
 func (e *Emitter) Emit(appID string, event Event) {
 	if strings.HasPrefix(event.channel, "#") {
+		return
+	}
+	opposite := event.opposite()
+	if e.ledger != nil && opposite != "" {
+		e.change(appID, event)
 		return
 	}
 	app, found := e.apps.ByID(appID)
@@ -54,7 +60,6 @@ func (e *Emitter) Emit(appID string, event Event) {
 		return
 	}
 	urls := wantedBy(app, event.name, event.channel)
-	opposite := event.opposite()
 	// A hook for one of the two opposites alone still needs the other to be tracked.
 	if len(urls) == 0 && (opposite == "" || len(wantedBy(app, opposite, event.channel)) == 0) {
 		return
@@ -64,11 +69,9 @@ func (e *Emitter) Emit(appID string, event Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
-	for _, leave := range e.leaves.takeDue(now) {
-		e.addLeave(leave, now)
-	}
+	e.takeDueLeaves(now)
 	if opposite != "" && !e.stopped {
-		key := leaveKey{appID: appID, channel: event.channel, userID: event.userID}
+		key := event.about(appID)
 		if event.leaves() && e.leaves.hold(key, event, now) {
 			e.signal()
 			return
@@ -97,8 +100,32 @@ func wantedBy(app *apps.App, name, channel string) []string {
 	return urls
 }
 
+// takeDueLeaves sends the leaves whose time is over.
+func (e *Emitter) takeDueLeaves(now time.Time) {
+	for _, held := range []*leaves{e.leaves, e.found} {
+		for _, leave := range held.takeDue(now) {
+			e.addLeave(leave, now)
+		}
+	}
+}
+
+// letGo ends the wait of all leaves: they are sent, or, with a ledger, left to the node that
+// compares next.
+func (e *Emitter) letGo(now time.Time) {
+	e.found.takeAll()
+	for _, leave := range e.leaves.takeAll() {
+		if e.ledger == nil {
+			e.addLeave(leave, now)
+		}
+	}
+}
+
 // addLeave sends a leave whose time is over to the hooks that the app has now.
 func (e *Emitter) addLeave(leave leave, now time.Time) {
+	if e.ledger != nil {
+		e.ledger.add(leave.key, leave.event)
+		return
+	}
 	app, found := e.apps.ByID(leave.key.appID)
 	if !found {
 		return

@@ -72,6 +72,11 @@ func (ev Event) leaves() bool {
 	return ev.name == NameChannelVacated || ev.name == NameMemberRemoved
 }
 
+// about returns what the event says has begun or ended.
+func (ev Event) about(appID string) fact {
+	return fact{appID: appID, channel: ev.channel, userID: ev.userID}
+}
+
 // opposite returns the name of the event that undoes this one, or "" if there is none.
 func (ev Event) opposite() string {
 	switch ev.name {

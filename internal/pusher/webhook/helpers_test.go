@@ -58,10 +58,17 @@ func (r *registry) ByID(id string) (*apps.App, bool) {
 type counts struct {
 	mu            sync.Mutex
 	sent, dropped map[string]int
+	ledger        map[string]int
 }
 
 func newCounts() *counts {
-	return &counts{sent: make(map[string]int), dropped: make(map[string]int)}
+	return &counts{sent: make(map[string]int), dropped: make(map[string]int), ledger: make(map[string]int)}
+}
+
+func (c *counts) Ledger(result string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ledger[result] += n
 }
 
 func (c *counts) Sent(result string, n int) {
@@ -92,8 +99,9 @@ func (c *counts) droppedNow() map[string]int {
 type recorder struct {
 	mu      sync.Mutex
 	jobs    []fabric.Job
-	failure error         // what Enqueue returns
-	blocked chan struct{} // if set, Enqueue waits until it is closed
+	failure error           // what Enqueue returns
+	blocked chan struct{}   // if set, Enqueue waits until it is closed
+	ids     map[string]bool // of the jobs, where each is taken once
 }
 
 func (r *recorder) Enqueue(ctx context.Context, job fabric.Job) (string, error) {

@@ -5,14 +5,9 @@ import (
 	"time"
 )
 
-// leaveKey names who left where. The user is empty when the channel was vacated.
-type leaveKey struct {
-	appID, channel, userID string
-}
-
 // leave is a leave that waits for a return.
 type leave struct {
-	key   leaveKey
+	key   fact
 	event Event
 	due   time.Time
 }
@@ -22,7 +17,7 @@ type leave struct {
 type leaves struct {
 	debounce time.Duration
 	capacity int
-	byKey    map[leaveKey]*list.Element
+	byKey    map[fact]*list.Element
 	order    *list.List // of leave, oldest first
 }
 
@@ -30,7 +25,7 @@ func newLeaves(debounce time.Duration, capacity int) *leaves {
 	return &leaves{
 		debounce: debounce,
 		capacity: capacity,
-		byKey:    make(map[leaveKey]*list.Element),
+		byKey:    make(map[fact]*list.Element),
 		order:    list.New(),
 	}
 }
@@ -38,7 +33,7 @@ func newLeaves(debounce time.Duration, capacity int) *leaves {
 // hold keeps the leave and returns true, or returns false if it must be sent at once:
 // because nothing is held back, or because as many wait as may. A leave that waits already
 // is not kept twice and keeps its time.
-func (l *leaves) hold(key leaveKey, event Event, now time.Time) bool {
+func (l *leaves) hold(key fact, event Event, now time.Time) bool {
 	if _, waits := l.byKey[key]; waits {
 		return true
 	}
@@ -50,7 +45,7 @@ func (l *leaves) hold(key leaveKey, event Event, now time.Time) bool {
 }
 
 // cancel forgets the leave and reports whether it waited.
-func (l *leaves) cancel(key leaveKey) bool {
+func (l *leaves) cancel(key fact) bool {
 	element, waits := l.byKey[key]
 	if waits {
 		l.remove(element)

@@ -41,10 +41,11 @@ func (e *Emitter) loop(ctx context.Context) {
 func (e *Emitter) next(now time.Time) (ready *batch, due time.Time, waits bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, leave := range e.leaves.takeDue(now) {
-		e.addLeave(leave, now)
-	}
+	e.takeDueLeaves(now)
 	due, waits = e.leaves.nextDue()
+	if at, more := e.found.nextDue(); more && (!waits || at.Before(due)) {
+		due, waits = at, true
+	}
 	for front := e.openOrder.Front(); front != nil; front = e.openOrder.Front() {
 		oldest := front.Value.(*batch)
 		if oldest.due.After(now) {
@@ -76,14 +77,17 @@ func (e *Emitter) handOver(ctx context.Context, b *batch) {
 }
 
 // enqueue tries until the queue takes the batch, and returns the reason when it does not.
-func (e *Emitter) enqueue(parent context.Context, b *batch) (reason string, err error) {
-	ctx, cancel := context.WithTimeout(parent, e.options.EnqueueTimeout)
-	defer cancel()
+func (e *Emitter) enqueue(ctx context.Context, b *batch) (reason string, err error) {
 	payload := encodeJSON(payload{
 		AppID: b.to.appID, URL: b.to.url, TimeMS: b.timeMS, Events: b.events,
 	})
 	// The id makes a second try harmless after a first one whose answer was lost.
-	job := fabric.Job{ID: rand.Text(), Payload: payload}
+	return e.enqueueJob(ctx, fabric.Job{ID: rand.Text(), Payload: payload})
+}
+
+func (e *Emitter) enqueueJob(parent context.Context, job fabric.Job) (reason string, err error) {
+	ctx, cancel := context.WithTimeout(parent, e.options.EnqueueTimeout)
+	defer cancel()
 	const waitMax = time.Second
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, waitMax) {
 		_, failure := e.queue.Enqueue(ctx, job)
@@ -122,9 +126,7 @@ func (e *Emitter) stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
-	for _, leave := range e.leaves.takeAll() {
-		e.addLeave(leave, now)
-	}
+	e.letGo(now)
 	e.stopped = true
 	for e.openOrder.Len() > 0 {
 		e.closeBatch(e.openOrder.Front().Value.(*batch), now)

@@ -8,6 +8,29 @@
 // bounded and the order of each hook's events is kept. From the queue on, nothing is lost
 // and batches may overtake each other, as they do with retries at Pusher too.
 //
+// # With several nodes
+//
+// Every node sees every transition (channel_occupied, channel_vacated, member_added,
+// member_removed) and may take itself for the one to report it, or nobody may: nodes die, are
+// paused and cut off. So Join gives the emitters a ledger: documents that say of each channel
+// and member that it was reported. A transition is written there first, in one step
+// (fabric.Documents.Commit) with the node's outbox, which holds what is to be sent; a
+// transition that the ledger knows is left out. What is in an outbox is put into the queue
+// under ids that do not change, so it can be done again by whoever finds it. Taking over the
+// outbox of a dead node also shuts that node out, see outbox. What nobody reported is found
+// by Compare, which holds the ledger against what is so.
+//
+// So each transition is put into the queue once, but for three cases. An outbox that is found
+// more than fabric.DedupWindow after it was enqueued is sent twice: that needs a death within
+// a second of a transition and nobody to take over for two minutes. A transition that was
+// undone before anybody could report it is not sent. And of two nodes that both report a
+// channel for a moment, one that is behind by a whole coming and going can report that again.
+//
+// The ledger has what some hook wants. So an app that gets its first hook hears of every
+// channel and member that is there at that moment, as if they had just come; a further hook
+// of the same app hears what comes from then on. Events that are no transitions do not go
+// through the ledger and may overtake those that do.
+//
 // It may import apps, protocol and fabric. It must never import the hub, the HTTP API or the
 // transport.
 package webhook
@@ -46,6 +69,18 @@ const (
 	DropQueueFull   = "queue_full"   // the queue stayed full for EnqueueTimeout
 	DropQueueFailed = "queue_failed" // the queue took nothing for EnqueueTimeout, or was closed
 	DropShutdown    = "shutdown"     // emitted after Run, or not flushed before its end
+	// DropLedgerFailed: the ledger took no changes for EnqueueTimeout. They are not lost for
+	// good: the next comparison finds them.
+	DropLedgerFailed = "ledger_failed"
+)
+
+// What becomes of changes of channels with a ledger, as given to Metrics.Ledger.
+const (
+	LedgerReported  = "reported"  // written to the ledger and to be sent
+	LedgerKnown     = "known"     // the ledger says so already: reported before or by another node
+	LedgerPassed    = "passed"    // another node's to report, or nobody's who has no majority
+	LedgerConflict  = "conflict"  // another node was faster, to be tried again
+	LedgerRecovered = "recovered" // found in an outbox and sent, possibly once more
 )
 
 // Apps finds applications. ByID must answer from memory and not call the Emitter: Emit
@@ -61,6 +96,8 @@ type Metrics interface {
 	Sent(result string, n int)
 	// Dropped counts n events that were lost for one of the Drop constants.
 	Dropped(reason string, n int)
+	// Ledger counts n changes with one of the Ledger constants as the result.
+	Ledger(result string, n int)
 }
 
 // Options are the limits of the pipeline. Zero takes the value of DefaultOptions, but a
@@ -156,11 +193,13 @@ type Emitter struct {
 	client  *http.Client
 	gate    gate
 	sending atomic.Int64 // handlers that run
+	ledger  *ledger      // set by Join before anything else happens; nil on a node of its own
 
 	wake chan struct{} // of size 1: there is news for the loop
 
 	mu           sync.Mutex // guards the fields below
 	leaves       *leaves
+	found        *leaves // by a comparison with the ledger
 	open         map[destination]*batch
 	openOrder    *list.List    // the same batches, oldest first
 	ready        []*batch      // closed and not yet taken by the loop, in order
@@ -184,6 +223,7 @@ func New(options Options, apps Apps, queue fabric.Queue, log *slog.Logger, metri
 		gate:      newGate(),
 		wake:      make(chan struct{}, 1),
 		leaves:    newLeaves(options.LeaveDebounce, options.MaxLeaves),
+		found:     newLeaves(max(options.LeaveDebounce, foundHold), options.MaxLeaves),
 		open:      make(map[destination]*batch),
 		openOrder: list.New(),
 	}
@@ -203,9 +243,17 @@ func (e *Emitter) Run(ctx context.Context) error {
 		defer close(batching)
 		e.loop(ctx)
 	}()
+	reporting := make(chan struct{})
+	go func() {
+		defer close(reporting)
+		if e.ledger != nil {
+			e.ledger.run(ctx)
+		}
+	}()
 	err := e.queue.Work(ctx, e.deliver)
 	cancel()
 	<-batching
+	<-reporting
 	e.client.CloseIdleConnections()
 	if err != nil {
 		return fmt.Errorf("work on queue %s: %w", QueueName, err)
@@ -213,31 +261,35 @@ func (e *Emitter) Run(ctx context.Context) error {
 	return nil
 }
 
-// Flush sends the leaves that are held back, closes all batches, and returns when
+// Flush sends the leaves that are held back (with a ledger it leaves them to the node that
+// compares next, which may be this one after its restart), closes all batches, and returns when
 // everything emitted before the call is in the queue. It needs Run to be running and fails
 // only when ctx ends first.
 func (e *Emitter) Flush(ctx context.Context) error {
 	e.mu.Lock()
 	now := time.Now()
-	for _, leave := range e.leaves.takeAll() {
-		e.addLeave(leave, now)
-	}
+	e.letGo(now)
 	for e.openOrder.Len() > 0 {
 		e.closeBatch(e.openOrder.Front().Value.(*batch), now)
 	}
-	last := e.lastDone
+	waits := make([]<-chan struct{}, 0, 2)
+	if e.lastDone != nil {
+		waits = append(waits, e.lastDone)
+	}
+	if e.ledger != nil {
+		waits = append(waits, e.ledger.flush())
+	}
 	e.mu.Unlock()
-	if last == nil {
-		return nil
-	}
 	e.signal()
-	select {
-	case <-last:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("flush webhooks: %d events are not yet in the queue: %w",
-			e.Pending(), ctx.Err())
+	for _, done := range waits {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return fmt.Errorf("flush webhooks: %d events are not yet in the queue: %w",
+				e.Pending(), ctx.Err())
+		}
 	}
+	return nil
 }
 
 // drainIdle is for how long nothing may be in flight before Drain concludes that all jobs

@@ -118,7 +118,7 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 		started:     make(chan struct{}),
 		stopped:     make(chan struct{}),
 	}
-	log := newLogAdapter(options.Logger, e.fatal)
+	log := newLogAdapter(options.Logger, e.fatal, e.storeAdvice())
 	e.said = log.said
 	if e.cluster != nil {
 		e.routes = e.cluster.Routes

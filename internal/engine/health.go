@@ -122,7 +122,7 @@ func (e *Engine) Health(ctx context.Context) error {
 		return e.remoteHealth(ctx)
 	}
 	if !e.server.JetStreamEnabled() {
-		return fmt.Errorf("%w: its store is disabled", ErrUnhealthy)
+		return fmt.Errorf("%w: its store is off since a write failed; %s", ErrUnhealthy, e.storeAdvice())
 	}
 	if err := e.quorum(); err != nil {
 		return err
@@ -141,6 +141,12 @@ func (e *Engine) Health(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: no answer: %w", ErrUnhealthy, ctx.Err())
 	}
+}
+
+// storeAdvice says what to do when the server has switched its store off: it does so when the
+// disk is full or does not let it write, and does not switch it on again.
+func (e *Engine) storeAdvice() string {
+	return fmt.Sprintf("make room in %q and see that it can be written, then restart this node", e.options.DataDir)
 }
 
 // quorum returns an error when a cluster cannot store.

@@ -35,11 +35,12 @@ type logAdapter struct {
 	fatal  *fatalError
 	hidden *strings.Replacer
 	said   *repeats
+	advice string // what to do when the server switches its store off
 }
 
-func newLogAdapter(logger *slog.Logger, fatal *fatalError) *logAdapter {
+func newLogAdapter(logger *slog.Logger, fatal *fatalError, advice string) *logAdapter {
 	return &logAdapter{
-		logger: logger, fatal: fatal, hidden: strings.NewReplacer(),
+		logger: logger, fatal: fatal, hidden: strings.NewReplacer(), advice: advice,
 		said: &repeats{logger: logger, kinds: map[string]*repeat{}},
 	}
 }
@@ -69,9 +70,16 @@ func (a *logAdapter) Warnf(format string, values ...any) {
 	a.said.write(slog.LevelWarn, kindOf(slog.LevelWarn, format, values), a.message(format, values))
 }
 
-// Errorf implements server.Logger.
+// switchedOff is a part of what the server says when it can no longer write.
+const switchedOff = "will be DISABLED"
+
+// Errorf implements server.Logger. What an operator must do is said as soon as it is known,
+// whether or not somebody asks for the node's health.
 func (a *logAdapter) Errorf(format string, values ...any) {
 	a.said.write(slog.LevelError, kindOf(slog.LevelError, format, values), a.message(format, values))
+	if strings.Contains(format, switchedOff) {
+		a.logger.Error("the store is off since a write failed; channels go on; " + a.advice)
+	}
 }
 
 // Fatalf implements server.Logger. It returns; the engine is then half started at best.

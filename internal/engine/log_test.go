@@ -17,12 +17,13 @@ import (
 func TestLogAdapter(t *testing.T) {
 	var out bytes.Buffer
 	handler := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})
-	a := newLogAdapter(slog.New(handler), &fatalError{})
+	a := newLogAdapter(slog.New(handler), &fatalError{}, "restart")
 	a.Tracef("payload %s", "secret")
 	a.Debugf("d %d", 1)
 	a.Noticef("n %d", 2)
 	a.Warnf("w %d", 3)
 	a.Errorf("e %d", 4)
+	a.Errorf("JetStream out of %s resources, will be DISABLED", "File")
 	a.Fatalf("f %d", 5)
 	a.Fatalf("f %d", 6)
 	log := out.String()
@@ -30,6 +31,7 @@ func TestLogAdapter(t *testing.T) {
 		`level=DEBUG msg=engine message="d 1"`, `level=DEBUG msg=engine message="n 2"`,
 		`level=WARN msg=engine message="w 3"`, `level=ERROR msg=engine message="e 4"`,
 		`level=ERROR msg=engine message="f 5" fatal=true`,
+		`level=ERROR msg="the store is off since a write failed; channels go on; restart"`,
 	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log:\n%s", want, log)
@@ -77,7 +79,7 @@ func TestSync(t *testing.T) {
 func TestRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{})
+		a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{}, "restart")
 		const format = "Error trying to connect to route (attempt %v): %v"
 		refused := map[string]error{"one": errors.New("one refuses"), "two": errors.New("two refuses")}
 		for n := range 4 * 7200 {
@@ -129,7 +131,7 @@ func TestRepeats(t *testing.T) {
 // little remembered.
 func TestManyKinds(t *testing.T) {
 	var out bytes.Buffer
-	a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{})
+	a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{}, "restart")
 	for n := range 1000 {
 		a.Warnf("%s", fmt.Sprint("text ", n))
 	}

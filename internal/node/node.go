@@ -400,7 +400,11 @@ func (n *Node) handler() (http.Handler, error) {
 	c := n.config
 	n.health.App = func(id string) bool { app, known := n.apps.ByID(id); return known && app.Enabled }
 	if n.engine != nil {
-		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: n.engineHealth}}
+		probe := n.engineHealth
+		if n.cluster != nil {
+			probe = forgiving(electionTime, probe)
+		}
+		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: probe}}
 	}
 	metrics := api.NewMetrics(c.Metrics.Prefix, n.portLabel())
 	n.metrics.Register(metrics)

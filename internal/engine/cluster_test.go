@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,19 +52,23 @@ func members(t testing.TB, n int) []*member {
 	return nodes
 }
 
-// freePort returns a port that is free, and below those that the system gives to clients: a
-// node may start much later.
+// portsTried counts the ports that this process has looked at.
+var portsTried atomic.Int64
+
+// freePort returns a port that is free while its node is down as well: it is below those that
+// systems give to outgoing connections, and no other test of this process gets it.
 func freePort(t testing.TB) int {
 	t.Helper()
-	for range 1000 {
-		port := 10000 + rand.IntN(22000)
+	const first, many = 20000, 12000
+	for range many {
+		port := first + (os.Getpid()*131+int(portsTried.Add(1)))%many
 		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
-			_ = listener.Close()
+			_ = listener.Close() // it was only to see
 			return port
 		}
 	}
-	t.Fatal("there is no free port")
+	t.Fatal("no port is free")
 	return 0
 }
 

@@ -19,12 +19,21 @@ import (
 	"time"
 )
 
-// The app of the tests.
+// app is an app of the tests: its key is its name.
+type app string
+
+// Apps of the tests.
 const (
-	appID     = "app"
-	appKey    = "key"
-	appSecret = "secret"
+	mainApp  app = "app"    // of the population and its traffic
+	probeApp app = "probes" // of what is tried beside
+	quotaApp app = "quota"  // for quotaSize connections
 )
+
+// quotaSize is how many connections the app may have in the whole cluster.
+const quotaSize = 6
+
+// appSecret is that of every app.
+const appSecret = "secret"
 
 // requestTimeout bounds a request to a node that may be paused or dead.
 const requestTimeout = 40 * time.Second
@@ -37,15 +46,20 @@ func sign(text string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// call makes a signed request as the Pusher libraries do and decodes the answer into into,
-// unless that is nil.
-func (n *node) call(ctx context.Context, method, path string, query url.Values, body []byte, into any) error {
-	path = "/apps/" + appID + path
+// call makes a request as the Pusher libraries do, signed with the time that the node has,
+// and decodes the answer into into, unless that is nil.
+func (n *node) call(ctx context.Context, a app, method, path string, query url.Values, body []byte, into any) error {
+	return n.callAt(ctx, time.Now().Add(n.step()), a, method, path, query, body, into)
+}
+
+// callAt does the same with another time.
+func (n *node) callAt(ctx context.Context, at time.Time, a app, method, path string, query url.Values, body []byte, into any) error {
+	path = "/apps/" + string(a) + path
 	if query == nil {
 		query = url.Values{}
 	}
-	query.Set("auth_key", appKey)
-	query.Set("auth_timestamp", strconv.FormatInt(time.Now().Unix(), 10))
+	query.Set("auth_key", string(a))
+	query.Set("auth_timestamp", strconv.FormatInt(at.Unix(), 10))
 	query.Set("auth_version", "1.0")
 	if body != nil {
 		sum := md5.Sum(body)
@@ -95,12 +109,12 @@ func do(request *http.Request, into any) error {
 }
 
 // publish sends an event to channels through this node.
-func (n *node) publish(ctx context.Context, name, data string, channels ...string) error {
+func (n *node) publish(ctx context.Context, a app, name, data string, channels ...string) error {
 	body, err := json.Marshal(map[string]any{"name": name, "data": data, "channels": channels})
 	if err != nil {
 		return err
 	}
-	return n.call(ctx, http.MethodPost, "/events", nil, body, nil)
+	return n.call(ctx, a, http.MethodPost, "/events", nil, body, nil)
 }
 
 // occupancy is what a node tells of channels: for each channel the number of subscriptions,
@@ -118,7 +132,7 @@ func (n *node) observe(ctx context.Context) (occupancy, error) {
 			SubscriptionCount int `json:"subscription_count"`
 		}
 	}
-	if err := n.call(ctx, http.MethodGet, "/channels", url.Values{"info": {"subscription_count"}}, nil, &all); err != nil {
+	if err := n.call(ctx, mainApp, http.MethodGet, "/channels", url.Values{"info": {"subscription_count"}}, nil, &all); err != nil {
 		return o, err
 	}
 	for channel, listed := range all.Channels {
@@ -132,7 +146,7 @@ func (n *node) observe(ctx context.Context) (occupancy, error) {
 		if presence {
 			info += ",user_count"
 		}
-		if err := n.call(ctx, http.MethodGet, "/channels/"+channel, url.Values{"info": {info}}, nil, &one); err != nil {
+		if err := n.call(ctx, mainApp, http.MethodGet, "/channels/"+channel, url.Values{"info": {info}}, nil, &one); err != nil {
 			return o, err
 		}
 		if !one.Occupied || one.SubscriptionCount != listed.SubscriptionCount {
@@ -143,7 +157,7 @@ func (n *node) observe(ctx context.Context) (occupancy, error) {
 			continue
 		}
 		var users struct{ Users []struct{ ID string } }
-		if err := n.call(ctx, http.MethodGet, "/channels/"+channel+"/users", nil, nil, &users); err != nil {
+		if err := n.call(ctx, mainApp, http.MethodGet, "/channels/"+channel+"/users", nil, nil, &users); err != nil {
 			return o, err
 		}
 		if len(users.Users) != one.UserCount {

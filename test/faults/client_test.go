@@ -21,6 +21,7 @@ import (
 // client is one connection that records everything it hears.
 type client struct {
 	name  string
+	app   app
 	user  string // of its presence channels
 	node  *node
 	conn  net.Conn
@@ -36,6 +37,8 @@ type client struct {
 	moves    []move
 	online   []presenceOfUser
 	ticks    map[string][]tick // by channel
+	events   []frame           // all others of the app
+	refused  []int             // codes of errors
 	closed   time.Time         // zero while it is open
 	why      error
 	expected bool // the test closed it, or the process at its other end
@@ -64,16 +67,24 @@ type tick struct {
 
 const tickEvent = "tick"
 
+// answerLimit is how long a client waits for an answer of its node.
+const answerLimit = 20 * time.Second
+
+// refusal is the code of the error that a node has answered with in place of a greeting.
+type refusal int
+
+func (r refusal) Error() string { return fmt.Sprintf("refused with %d", int(r)) }
+
 // dial connects a client and waits until the node has greeted it.
-func dial(n *node, name, user string) (*client, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func dial(n *node, a app, name, user string) (*client, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
-	conn, buffered, _, err := ws.Dial(ctx, "ws://"+n.address()+"/app/"+appKey+"?protocol=7&client=faults")
+	conn, buffered, _, err := ws.Dial(ctx, "ws://"+n.address()+"/app/"+string(a)+"?protocol=7&client=faults")
 	if err != nil {
 		return nil, fmt.Errorf("connect %s to %s: %w", name, n.name, err)
 	}
 	c := &client{
-		name: name, user: user, node: n, conn: conn, ended: make(chan struct{}), changed: make(chan struct{}),
+		name: name, app: a, user: user, node: n, conn: conn, ended: make(chan struct{}), changed: make(chan struct{}),
 		joined: map[string]time.Time{}, initial: map[string][]string{}, ticks: map[string][]tick{},
 	}
 	incoming := io.Reader(conn)
@@ -81,17 +92,21 @@ func dial(n *node, name, user string) (*client, error) {
 		incoming = buffered
 	}
 	go c.read(&stream{incoming, c})
-	if !c.wait(5*time.Second, func() bool { return c.socket != "" }) {
+	if !c.wait(answerLimit, func() bool { return c.socket != "" || len(c.refused) > 0 }) {
 		c.close()
 		return nil, fmt.Errorf("connect %s to %s: no greeting", name, n.name)
+	}
+	if codes := c.refusals(); len(codes) > 0 {
+		c.close()
+		return nil, fmt.Errorf("connect %s to %s: %w", name, n.name, refusal(codes[0]))
 	}
 	return c, nil
 }
 
 // connect dials and fails the test if that does not work.
-func connect(t *testing.T, n *node, name, user string) *client {
+func connect(t *testing.T, n *node, a app, name, user string) *client {
 	t.Helper()
-	c, err := dial(n, name, user)
+	c, err := dial(n, a, name, user)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +124,9 @@ type stream struct {
 func (s *stream) Write(p []byte) (int, error) {
 	s.client.writing.Lock()
 	defer s.client.writing.Unlock()
+	if err := s.client.conn.SetWriteDeadline(time.Now().Add(answerLimit)); err != nil {
+		return 0, err
+	}
 	return s.client.conn.Write(p)
 }
 
@@ -196,6 +214,12 @@ func (c *client) record(f frame) {
 		var one tick
 		f.content(&one)
 		c.ticks[f.Channel] = append(c.ticks[f.Channel], one)
+	case "pusher:error":
+		var told struct{ Code int }
+		f.content(&told)
+		c.refused = append(c.refused, told.Code)
+	default:
+		c.events = append(c.events, f)
 	}
 }
 
@@ -246,9 +270,9 @@ func (c *client) ask(channel string) error {
 			return err
 		}
 		data["channel_data"] = string(member)
-		data["auth"] = appKey + ":" + sign(c.socket+":"+channel+":"+string(member))
+		data["auth"] = string(c.app) + ":" + sign(c.socket+":"+channel+":"+string(member))
 	case strings.HasPrefix(channel, "private-"):
-		data["auth"] = appKey + ":" + sign(c.socket+":"+channel)
+		data["auth"] = string(c.app) + ":" + sign(c.socket+":"+channel)
 	}
 	text, err := json.Marshal(data)
 	if err != nil {
@@ -264,7 +288,7 @@ func (c *client) subscribe(channels ...string) error {
 			return fmt.Errorf("subscribe %s to %s: %w", c.name, channel, err)
 		}
 	}
-	if !c.wait(5*time.Second, func() bool {
+	if !c.wait(answerLimit, func() bool {
 		return !slices.ContainsFunc(channels, func(channel string) bool { return c.joined[channel].IsZero() })
 	}) {
 		return fmt.Errorf("subscribe %s to %v at %s: no answer", c.name, channels, c.node.name)
@@ -279,7 +303,7 @@ func (c *client) signin(watchlist ...string) error {
 		return err
 	}
 	text, err := json.Marshal(map[string]string{
-		"user_data": string(user), "auth": appKey + ":" + sign(c.socket+"::user::"+string(user)),
+		"user_data": string(user), "auth": string(c.app) + ":" + sign(c.socket+"::user::"+string(user)),
 	})
 	if err != nil {
 		return err
@@ -292,6 +316,13 @@ func (c *client) close() {
 	c.expect()
 	_ = c.conn.Close() // it may be gone already
 	<-c.ended
+}
+
+// refusals are the codes of the errors heard.
+func (c *client) refusals() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.refused)
 }
 
 // expect says that the connection is to end.

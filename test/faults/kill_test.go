@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,21 +15,18 @@ import (
 
 // What is to be reached.
 const (
-	leaveLimit  = 2 * time.Second // until a killed node's members have left
-	settleLimit = 5 * time.Second // until all nodes tell the same
-	writeLimit  = 4 * time.Second // until an app can be created again
+	leaveLimit = 2 * time.Second // until a killed node's members have left
+	writeLimit = 4 * time.Second // until an app can be created again
+	gapLimit   = time.Second     // until a client whose node is stopped has another one
 )
 
-// figure prints a measured value in a form that a script can find.
-func figure(t *testing.T, name string, value any) {
-	t.Helper()
-	if d, is := value.(time.Duration); is {
-		if value = d.Round(time.Millisecond); d < 0 {
-			value = "never" // and the test fails
-		}
-	}
-	t.Logf("figure: %s: %v", name, value)
-}
+// slack is by how much what is to be reached may be missed before a test fails: other programs
+// may run on this machine. PARLEY_FAULTS_STRICT=1 leaves none.
+var slack = map[bool]time.Duration{false: 2, true: 1}[os.Getenv("PARLEY_FAULTS_STRICT") == "1"]
+
+// settleLimit is how long is waited until all nodes tell the same. It is no measure of
+// anything: the figures are.
+const settleLimit = 20 * time.Second
 
 // TestKill kills every node in turn under traffic.
 func TestKill(t *testing.T) {
@@ -55,17 +53,19 @@ func TestKill(t *testing.T) {
 func (p *population) crash(victim *node, hooks *receiver) excuse {
 	p.t.Helper()
 	survivors := p.cluster.except(victim)
+	kept, connections := p.keepCached(victim), p.quota(victim)
 	p.lose(victim)
 	before, webhooks := p.mark(), hooks.mark()
 	victim.kill()
 	at := time.Now()
 	appID := fmt.Sprintf("after-%s-%d", victim.name, at.UnixNano())
-	tried, waited := make(chan written, 1), make(chan written, 1)
+	tried, waited, unready := make(chan written, 1), make(chan written, 1), make(chan time.Duration, 1)
+	go func() { unready <- lastUnready(at, survivors) }()
 	go func() { tried <- p.createApp(at, time.Second, survivors[0], survivors[1], appID+"-tries") }()
 	go func() { waited <- p.createApp(at, patience, survivors[1], survivors[0], appID+"-waits") }()
-	last := p.moved(before, leaveLimit, p.clients, p.lostWith(victim), false)
+	last := p.moved(before, settleLimit, p.clients, p.lostWith(victim), false)
 	figure(p.t, victim.name+" killed, last member_removed heard", last.Sub(at))
-	if last.Sub(at) > leaveLimit {
+	if last.Sub(at) > slack*leaveLimit {
 		p.t.Errorf("members of %s leave after %v", victim.name, last.Sub(at))
 	}
 	p.watched(before, settleLimit, p.clients, p.lostWith(victim), false)
@@ -74,9 +74,32 @@ func (p *population) crash(victim *node, hooks *receiver) excuse {
 	hooks.exactly("after the death of "+victim.name, webhooks, settleLimit, whenMoved(victim, false)...)
 	p.checkWritten(victim.name+" killed, app created by tries of 1s", <-tried)
 	p.checkWritten(victim.name+" killed, app created by one request", <-waited)
+	if last := <-unready; last > 0 {
+		p.t.Errorf("%v after the death of %s a survivor was not ready: load balancers would send nobody there", last, victim.name)
+	}
 	p.moved(before, 0, p.clients, p.lostWith(victim), false) // nothing more since
 	p.connected()
-	return excuse{victim, at.Add(-spread), at}
+	p.stillCached(kept, survivors...)
+	p.freed(connections, survivors...)
+	p.probe()
+	return excuse{victim, at.Add(-lastMoment), at}
+}
+
+// unreadyTime is how long survivors of a fault are watched: longer than an election.
+const unreadyTime = 4 * time.Second
+
+// lastUnready tells how long after a fault one of these nodes was last not ready, which load
+// balancers see; 0 for never.
+func lastUnready(at time.Time, nodes []*node) (last time.Duration) {
+	for time.Since(at) < unreadyTime {
+		for _, n := range nodes {
+			if n.readiness() != http.StatusOK {
+				last = time.Since(at)
+			}
+		}
+		time.Sleep(poll)
+	}
+	return last
 }
 
 // written is how long after a fault a write was acknowledged, and known on another node.
@@ -85,9 +108,9 @@ type written struct{ acknowledged, known time.Duration }
 func (p *population) checkWritten(what string, w written) {
 	p.t.Helper()
 	figure(p.t, what+", acknowledged", w.acknowledged)
-	figure(p.t, what+", known on the other survivor", w.known)
-	if w.acknowledged > writeLimit || w.known > writeLimit {
-		p.t.Errorf("%s: acknowledged after %v and known after %v, not within %v", what, w.acknowledged, w.known, writeLimit)
+	figure(p.t, what+", known on another node", w.known)
+	if limit := slack * writeLimit; w.acknowledged > limit || w.known > limit {
+		p.t.Errorf("%s: acknowledged after %v and known after %v, not within %v", what, w.acknowledged, w.known, slack*writeLimit)
 	}
 }
 
@@ -141,4 +164,5 @@ func (p *population) comeBack(n *node, hooks *receiver) {
 	hooks.exactly("after the return of the clients of "+n.name, webhooks, settleLimit, whenMoved(n, true)...)
 	p.moved(before, 0, survivors, p.lostWith(n), true)
 	p.connected()
+	p.probe()
 }

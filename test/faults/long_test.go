@@ -3,8 +3,10 @@
 package faults
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -13,9 +15,24 @@ import (
 // longTime is how long the long form runs unless PARLEY_FAULTS_TIME says otherwise.
 const longTime = 10 * time.Minute
 
+// longRun inflicts faults in random order.
+type longRun struct {
+	*population
+	random *rand.Rand
+	hooks  *receiver
+	net    *namespaces // nil for none
+	faults []fault
+}
+
+// fault is something that a long run inflicts on a node. It returns what may be lost.
+type fault struct {
+	name    string
+	inflict func(n *node) []excuse
+}
+
 // TestLong inflicts faults in random order for a given time. The seed repeats the order.
 func TestLong(t *testing.T) {
-	if os.Getenv("PARLEY_FAULTS") != "long" {
+	if !long() {
 		t.Skip("the long form runs with PARLEY_FAULTS=long")
 	}
 	length, seed := longTime, uint64(time.Now().UnixNano())
@@ -31,32 +48,110 @@ func TestLong(t *testing.T) {
 		}
 	}
 	t.Logf("seed: PARLEY_FAULTS_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	hooks := newReceiver(t, "127.0.0.1")
-	c := newCluster(t, options{webhooks: hooks.server.URL, node: quickFlags})
-	c.startAll()
-	p := populate(t, c)
-	p.settle(settleLimit, c.nodes...)
-	hooks.everybodyCame(p)
+	l := newLongRun(t, rand.New(rand.NewPCG(seed, 0)))
+	inflicted := map[string]int{}
 	for end := time.Now().Add(length); time.Now().Before(end) && !t.Failed(); {
-		n := c.nodes[random.IntN(len(c.nodes))]
-		tr := startTraffic(t, c)
-		time.Sleep(time.Duration(random.Int64N(int64(time.Second)))) // any moment may be the wrong one
-		switch random.IntN(4) {
-		case 0:
-			t.Logf("short pause of %s", n.name)
-			p.shortPause(n, time.Duration(random.Int64N(int64(quickTimeout*3/4))), hooks)
-			tr.check(p.clients)
-		case 1:
-			t.Logf("long pause of %s", n.name)
-			tr.check(p.clients, p.longPause(n, quickTimeout+3*quickBeat+time.Duration(random.Int64N(int64(2*quickTimeout))), hooks))
-		default:
-			t.Logf("kill of %s", n.name)
-			excused := p.crash(n, hooks)
-			p.comeBack(n, hooks)
-			tr.check(append(p.clients, p.past...), excused)
+		f, n := l.faults[l.random.IntN(len(l.faults))], l.cluster.nodes[l.random.IntN(nodeCount)]
+		t.Logf("%s: %s", n.name, f.name)
+		inflicted[f.name]++
+		tr := startTraffic(t, l.cluster)
+		time.Sleep(l.upTo(time.Second)) // any moment may be the wrong one
+		begin := time.Now()
+		excuses := f.inflict(n)
+		tr.check(slices.Concat(l.clients, l.past), excuses...)
+		figure(t, "fault: "+f.name, time.Since(begin))
+		l.forget()
+	}
+	for _, f := range slices.CompactFunc(l.faults, func(a, b fault) bool { return a.name == b.name }) {
+		fmt.Printf("%4d times %s\n", inflicted[f.name], f.name)
+	}
+	if t.Failed() {
+		fmt.Printf("failed; the same order again: make faults FAULTS_SEED=%d\n", seed)
+	}
+}
+
+func long() bool { return os.Getenv("PARLEY_FAULTS") == "long" }
+
+// upTo is a random time.
+func (l *longRun) upTo(most time.Duration) time.Duration {
+	return time.Duration(l.random.Int64N(int64(most)))
+}
+
+// newLongRun starts a cluster that everything can be done to which is allowed here.
+func newLongRun(t *testing.T, random *rand.Rand) *longRun {
+	t.Helper()
+	l := &longRun{random: random}
+	o, host := options{node: func(i int) []string { return append(quickFlags(i), cacheFlag) }}, "127.0.0.1"
+	var err error
+	if l.net, err = newNamespaces(t); err != nil {
+		t.Logf("no loss between nodes in this run: %v", err)
+	} else {
+		host = l.net.host()
+	}
+	if o.dirs, err = smallDisks(t); err != nil {
+		t.Logf("no full disks in this run: %v", err)
+	}
+	l.hooks = newReceiver(t, host)
+	o.webhooks = l.hooks.server.URL
+	c := newCluster(t, o)
+	if l.net != nil {
+		l.net.attach(c)
+	}
+	program, err := steppedBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.clocks(program)
+	l.choose(o.dirs != nil)
+	c.startAll()
+	l.population = populate(t, c)
+	l.settle(settleLimit, c.nodes...)
+	l.hooks.everybodyCame(l.population)
+	return l
+}
+
+// choose lists the faults. Those that end processes are there twice.
+func (l *longRun) choose(disks bool) {
+	kill := fault{"kill -9", func(n *node) []excuse {
+		excused := l.crash(n, l.hooks)
+		l.comeBack(n, l.hooks)
+		return []excuse{excused}
+	}}
+	l.faults = []fault{kill, kill,
+		{"restart", func(n *node) []excuse {
+			l.stop(n, l.hooks)
+			l.comeBack(n, l.hooks)
+			return nil
+		}},
+		{"pause for less than the node timeout", func(n *node) []excuse {
+			l.shortPause(n, l.upTo(quickTimeout*3/4), l.hooks)
+			return nil
+		}},
+		{"pause for more than the node timeout", func(n *node) []excuse {
+			return []excuse{l.longPause(n, quickTimeout+3*quickBeat+l.upTo(2*quickTimeout), l.hooks)}
+		}},
+		{"clock put off and right again", func(n *node) []excuse {
+			off := l.upTo(48*time.Hour).Truncate(time.Second) - 24*time.Hour
+			if off.Abs() < time.Hour {
+				off += 2 * time.Hour // far beyond what the protocol allows
+			}
+			l.clockSteps(n, l.hooks, off, 0)
+			return nil
+		}},
+	}
+	if disks {
+		l.faults = append(l.faults, fault{"full disk", func(n *node) []excuse {
+			l.fullDisk(n, l.hooks)
+			return nil
+		}})
+	}
+	for _, kind := range lossKinds {
+		if l.net == nil {
+			break
 		}
-		p.forget()
+		l.faults = append(l.faults, fault{kind.name, func(n *node) []excuse {
+			return []excuse{l.loss(l.net, kind, slices.Index(l.cluster.nodes, n), l.hooks)}
+		}})
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds every wait for a process.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // poll is the pause between two looks at what cannot be awaited.
 const poll = 20 * time.Millisecond
@@ -33,18 +33,22 @@ const adminToken = "faults-admin-token"
 type node struct {
 	t    *testing.T
 	name string
-	dir  string
+	dir  string // of its data
+	logs string // of its log, which is not on the node's own disk
 	args []string
 
 	host                     string
 	channels, metrics, hello int      // ports
 	inside                   []string // the command that runs the program elsewhere, nil for here
+	binary                   string   // the program
+	clock                    string   // the file that says how far its wall clock is off, empty for none
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process is gone
 	state state
-	turns int // of state
+	turns int           // of state
+	off   time.Duration // of its wall clock
 }
 
 // state is what the test has done to a node.
@@ -85,7 +89,9 @@ func environment() []string {
 
 func (n *node) address() string { return net.JoinHostPort(n.host, strconv.Itoa(n.channels)) }
 
-func (n *node) logFile() string { return filepath.Join(n.dir, "parley.log") }
+func (n *node) metricsAddress() string { return net.JoinHostPort(n.host, strconv.Itoa(n.metrics)) }
+
+func (n *node) logFile() string { return filepath.Join(n.logs, "parley.log") }
 
 // log is what the node has written so far, through all its starts.
 func (n *node) log() string {
@@ -96,6 +102,19 @@ func (n *node) log() string {
 	return string(text)
 }
 
+// sound demands that the log tells of no defect of the program.
+func (n *node) sound() {
+	n.t.Helper()
+	if _, err := os.Stat(n.logFile()); err != nil {
+		return // it was not started
+	}
+	for line := range strings.Lines(n.log()) {
+		if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.Contains(line, "DATA RACE") {
+			n.t.Errorf("log of %s: %s", n.name, line)
+		}
+	}
+}
+
 // start starts the process and does not wait until it is ready.
 func (n *node) start() {
 	n.t.Helper()
@@ -104,10 +123,13 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }() // the process has its own
-	line := slices.Concat(n.inside, []string{binary}, n.args)
+	line := slices.Concat(n.inside, []string{n.binary}, n.args)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
 	cmd.Env = environment()
+	if n.clock != "" {
+		cmd.Env = append(cmd.Env, clockVariable+"="+n.clock)
+	}
 	// Nothing outlives the test, even if that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -148,6 +170,16 @@ func (n *node) ready() {
 		n.t.Fatalf("%s ended or is not ready after %v\n%s", n.name, patience, tail(n.log()))
 	}
 	n.set(up)
+}
+
+// pid is that of the process, 0 before the first start.
+func (n *node) pid() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cmd == nil {
+		return 0
+	}
+	return n.cmd.Process.Pid
 }
 
 func (n *node) signal(s syscall.Signal, becomes state) {
@@ -210,35 +242,46 @@ func (n *node) cleanup() {
 	<-ended
 }
 
+// nodeCount is the size of every cluster under test.
+const nodeCount = 3
+
 // cluster is three nodes of one configuration.
 type cluster struct {
 	t      *testing.T
 	nodes  []*node
 	config string
+	// missing are how many events of earlier traffic a node has not received, which may have
+	// been lost on the way and may still be there.
+	missing map[*node]int
 }
 
 // options change a cluster under test.
 type options struct {
 	webhooks string               // address of a receiver, empty for none
-	extra    string               // lines of TOML in front of the tables
+	dirs     []string             // of the nodes, nil for new ones
 	node     func(i int) []string // further flags of a node; may be nil
 }
 
 // newCluster prepares three nodes with free ports and empty directories.
 func newCluster(t *testing.T, o options) *cluster {
 	t.Helper()
-	c := &cluster{t: t, config: filepath.Join(t.TempDir(), "parley.toml")}
-	base := freePorts(t, 4*3)
+	c := &cluster{t: t, missing: map[*node]int{}, config: filepath.Join(t.TempDir(), "parley.toml")}
+	base := freePorts(t, 4*nodeCount)
 	var seeds []string
-	for i := range 3 {
-		n := &node{t: t, name: fmt.Sprintf("node%d", i), dir: t.TempDir(), host: "127.0.0.1",
+	for i := range nodeCount {
+		n := &node{t: t, name: fmt.Sprintf("node%d", i), binary: binary, host: "127.0.0.1",
 			channels: base + 4*i, metrics: base + 4*i + 1, hello: base + 4*i + 2}
+		if o.dirs != nil {
+			n.dir = o.dirs[i]
+		} else {
+			n.dir = t.TempDir()
+		}
+		n.logs = t.TempDir()
 		c.nodes = append(c.nodes, n)
 		seeds = append(seeds, strconv.Quote("127.0.0.1:"+strconv.Itoa(n.hello)))
 		t.Cleanup(n.cleanup)
 	}
-	text := o.extra + `
-[channels]
+	text := `[channels]
 host = "127.0.0.1"
 [metrics]
 host = "127.0.0.1"
@@ -250,17 +293,7 @@ secret = "0123456789abcdef0123456789abcdef"
 bootstrap_expect = 3
 bind_host = "127.0.0.1"
 seeds = [` + strings.Join(seeds, ", ") + `]
-[[apps]]
-id = "` + appID + `"
-key = "` + appKey + `"
-secret = "` + appSecret + `"
-enable_client_messages = true
-enable_user_authentication = true
-enable_watchlist_events = true
-`
-	if o.webhooks != "" {
-		text += "[[apps.webhooks]]\nurl = " + strconv.Quote(o.webhooks) + "\n"
-	}
+` + apps(o.webhooks)
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -271,6 +304,9 @@ enable_watchlist_events = true
 		}
 	}
 	t.Cleanup(func() {
+		for _, n := range c.nodes {
+			n.sound()
+		}
 		if t.Failed() {
 			for _, n := range c.nodes {
 				t.Logf("log of %s\n%s", n.name, tail(n.log()))
@@ -278,6 +314,23 @@ enable_watchlist_events = true
 		}
 	})
 	return c
+}
+
+// apps is the part of a configuration that declares the apps; webhooks of the main one go to
+// a URL, unless that is empty.
+func apps(webhooks string) string {
+	text := ""
+	for _, a := range []app{probeApp, quotaApp, mainApp} {
+		text += fmt.Sprintf("[[apps]]\nid = %q\nkey = %q\nsecret = %q\nenable_client_messages = true\n"+
+			"enable_user_authentication = true\nenable_watchlist_events = true\n", a, a, appSecret)
+		if a == quotaApp {
+			text += fmt.Sprintf("max_connections = %d\n", quotaSize)
+		}
+	}
+	if webhooks != "" {
+		text += fmt.Sprintf("[[apps.webhooks]]\nurl = %q\n", webhooks)
+	}
+	return text
 }
 
 // args is the command line of a node.
@@ -327,8 +380,10 @@ func freePorts(t *testing.T, n int) int {
 	handingOut.Lock()
 	defer handingOut.Unlock()
 	for base := 15000 + (os.Getpid()%100)*100; base < 32000; base += n {
-		if !handedOut[base] && allFree(base, n) {
-			handedOut[base] = true
+		if allFree(base, n) {
+			for port := base; port < base+n; port++ {
+				handedOut[port] = true
+			}
 			return base
 		}
 	}
@@ -336,7 +391,8 @@ func freePorts(t *testing.T, n int) int {
 	return 0
 }
 
-// handedOut are the first ports of the blocks that earlier tests of this process have.
+// handedOut are the ports that earlier tests of this process have: those of a node that is
+// dead look free.
 var (
 	handingOut sync.Mutex
 	handedOut  = map[int]bool{}
@@ -344,6 +400,9 @@ var (
 
 func allFree(base, n int) bool {
 	for port := base; port < base+n; port++ {
+		if handedOut[port] {
+			return false
+		}
 		listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			return false

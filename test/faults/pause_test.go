@@ -9,12 +9,12 @@ import (
 
 // Timing of a cluster that notices a silent node sooner than by default.
 const (
-	quickTimeout = 2 * time.Second
-	quickBeat    = 400 * time.Millisecond
+	quickTimeout = 4 * time.Second
+	quickBeat    = 500 * time.Millisecond
 )
 
 func quickFlags(int) []string {
-	return []string{"--cluster.node_timeout=2s", "--cluster.heartbeat_interval=400ms", "--cluster.cleanup_interval=200ms"}
+	return []string{"--cluster.node_timeout=" + quickTimeout.String(), "--cluster.heartbeat_interval=" + quickBeat.String(), "--cluster.cleanup_interval=200ms"}
 }
 
 // TestPause stops each node for less and one for more than the node timeout.
@@ -30,7 +30,7 @@ func TestPause(t *testing.T) {
 	for _, n := range c.nodes {
 		p.shortPause(n, quickTimeout/2, hooks)
 	}
-	excuses := []excuse{p.longPause(c.nodes[1], 2*quickTimeout, hooks)}
+	excuses := []excuse{p.longPause(c.nodes[1], quickTimeout+3*quickBeat, hooks)}
 	tr.check(p.clients, excuses...)
 }
 
@@ -46,6 +46,7 @@ func (p *population) shortPause(n *node, length time.Duration, hooks *receiver) 
 	p.moved(before, 0, p.clients, nil, false)
 	p.watched(before, 0, p.clients, nil, false)
 	p.connected()
+	p.probe()
 }
 
 // longPause stops a node for longer than the timeout: it is dead meanwhile. Its clients keep
@@ -58,7 +59,7 @@ func (p *population) longPause(n *node, length time.Duration, hooks *receiver) e
 	n.pause()
 	at := time.Now()
 	p.clients = others
-	last := p.moved(before, quickTimeout+3*quickBeat, others, p.lostWith(n), false)
+	last := p.moved(before, quickTimeout+settleLimit, others, p.lostWith(n), false)
 	figure(p.t, n.name+" paused, last member_removed heard", last.Sub(at))
 	p.watched(before, settleLimit, others, p.lostWith(n), false)
 	p.settle(settleLimit, survivors...)
@@ -78,5 +79,6 @@ func (p *population) longPause(n *node, length time.Duration, hooks *receiver) e
 	p.moved(before, 0, own, nil, false)
 	p.watched(before, 0, own, nil, false)
 	p.connected()
-	return excuse{n, at.Add(-spread), settled}
+	p.probe()
+	return excuse{n, at.Add(-lastMoment), settled}
 }

@@ -72,7 +72,7 @@ func (p *population) fill(n *node) {
 
 func (p *population) add(n *node, name, user string, channels ...string) *client {
 	p.t.Helper()
-	c := connect(p.t, n, name, user)
+	c := connect(p.t, n, mainApp, name, user)
 	if err := c.subscribe(channels...); err != nil {
 		p.t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func roam(ctx context.Context, t *testing.T, c *cluster, n int) []*roamer {
 }
 
 func (r *roamer) connect(n *node) (*client, error) {
-	c, err := dial(n, r.name, r.name)
+	c, err := dial(n, mainApp, r.name, r.name)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// Channels of the traffic. Each event goes to both.
+// Channels of the traffic. Each event goes to both, and to one where only the next node has a
+// subscriber.
 const (
 	plainChannel    = "ticks"
 	presenceChannel = "presence-room"
@@ -25,18 +26,23 @@ const ratePerNode = 34
 // published is one event that a node has acknowledged.
 type published struct {
 	tick
+	channels            []string
 	begun, acknowledged time.Time
 }
 
 // traffic publishes through every living node and remembers what was acknowledged.
 type traffic struct {
 	t       *testing.T
+	cluster *cluster
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	first   int // number of the first event of each node
+	before  map[*node]count
 
 	mu      sync.Mutex
 	acked   map[string][]published // by node
+	tried   map[string]int         // publishes begun, by node
+	late    int                    // events heard behind later ones, of those that need not come
 	refused []string               // by nodes that were up all the time
 	longest time.Duration          // of a publish through a node that was up all the time
 }
@@ -47,7 +53,11 @@ var traffics atomic.Int64
 // startTraffic publishes until stop is called.
 func startTraffic(t *testing.T, c *cluster) *traffic {
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &traffic{t: t, cancel: cancel, acked: map[string][]published{}, first: int(traffics.Add(1)) * 1_000_000}
+	tr := &traffic{t: t, cluster: c, cancel: cancel, acked: map[string][]published{}, tried: map[string]int{},
+		first: int(traffics.Add(1)) * 1_000_000, before: map[*node]count{}}
+	for _, n := range c.nodes {
+		tr.before[n] = n.counted(t)
+	}
 	for _, n := range c.nodes {
 		tr.running.Go(func() { tr.publishThrough(ctx, n) })
 	}
@@ -63,6 +73,8 @@ func (tr *traffic) stop() {
 
 // publishThrough numbers its events over all starts of the node.
 func (tr *traffic) publishThrough(ctx context.Context, n *node) {
+	next := tr.cluster.nodes[(slices.Index(tr.cluster.nodes, n)+1)%nodeCount]
+	channels := []string{plainChannel, presenceChannel, lonelyChannel(next)}
 	ticker := time.NewTicker(time.Second / ratePerNode)
 	defer ticker.Stop()
 	for seq := tr.first; ; {
@@ -80,11 +92,18 @@ func (tr *traffic) publishThrough(ctx context.Context, n *node) {
 			panic(err) // a struct of a text and a number
 		}
 		turn, begun := n.turn(), time.Now()
+		tr.begin(n)
 		// A publish under way is not given up when the traffic ends: it may have happened.
-		err = n.publish(context.WithoutCancel(ctx), tickEvent, string(data), plainChannel, presenceChannel)
-		tr.note(n, turn, published{one, begun, time.Now()}, err)
+		err = n.publish(context.WithoutCancel(ctx), mainApp, tickEvent, string(data), channels...)
+		tr.note(n, turn, published{one, channels, begun, time.Now()}, err)
 		seq++
 	}
+}
+
+func (tr *traffic) begin(n *node) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.tried[n.name]++
 }
 
 func (tr *traffic) note(n *node, turn int, p published, err error) {
@@ -118,10 +137,14 @@ type excuse struct {
 }
 
 // spread is how long a new subscription may take to be known on all nodes.
-const spread = 500 * time.Millisecond
+const spread = 2 * time.Second
+
+// lastMoment is how long before its end, or before it was cut off, what a node acknowledged
+// may be lost.
+const lastMoment = time.Second
 
 // drain is how long the last events may be under way.
-const drain = 3 * time.Second
+const drain = 20 * time.Second
 
 // check demands of every client all events that were acknowledged while it was subscribed,
 // each once and in the order of its publisher. A client is released from those that an excuse
@@ -134,10 +157,14 @@ func (tr *traffic) check(clients []*client, excuses ...excuse) {
 	}
 	for _, c := range clients {
 		for channel := range c.joined {
-			if channel == plainChannel || channel == presenceChannel {
-				tr.checkChannel(c, channel, excuses)
-			}
+			tr.checkChannel(c, channel, excuses)
 		}
+	}
+	for _, n := range tr.cluster.nodes {
+		tr.checkInterest(n, clients, excuses)
+	}
+	if len(excuses) > 0 {
+		figure(tr.t, "events that came late, of those that may be lost", tr.late)
 	}
 }
 
@@ -154,6 +181,7 @@ func (tr *traffic) checkChannel(c *client, channel string, excuses []excuse) {
 		var missing []published
 		complete := func() bool {
 			got, missing = heardFrom(c, channel, publisher), nil
+			slices.Sort(got) // checkOrder looks at the order
 			for _, p := range want {
 				if _, found := slices.BinarySearch(got, p.Seq); !found {
 					missing = append(missing, p)
@@ -166,11 +194,36 @@ func (tr *traffic) checkChannel(c *client, channel string, excuses []excuse) {
 				c.name, c.node.name, len(missing), len(want), publisher, channel, missing[0].Seq,
 				missing[0].acknowledged.Sub(c.joined[channel]).Round(time.Millisecond))
 		}
-		for i := 1; i < len(got); i++ {
-			if got[i] <= got[i-1] {
-				tr.t.Errorf("%s at %s hears %d after %d of %s on %s", c.name, c.node.name, got[i], got[i-1], publisher, channel)
-				break
-			}
+		tr.checkOrder(c, channel, publisher, want)
+	}
+}
+
+// checkOrder demands that no event comes twice, and that those owed come in the order of their
+// publisher. One that need not come at all may come late: what a connection between nodes
+// held when it was lost arrives when the loss ends, unless a new one was made meanwhile.
+func (tr *traffic) checkOrder(c *client, channel, publisher string, want []published) {
+	tr.t.Helper()
+	owed, seen := map[int]bool{}, map[int]bool{}
+	for _, p := range want {
+		owed[p.Seq] = true
+	}
+	last := 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, seq := range heardFrom(c, channel, publisher) {
+		if seen[seq] {
+			tr.t.Errorf("%s at %s hears %d of %s on %s twice", c.name, c.node.name, seq, publisher, channel)
+			return
+		}
+		seen[seq] = true
+		switch {
+		case seq > last:
+			last = seq
+		case owed[seq]:
+			tr.t.Errorf("%s at %s hears %d after %d of %s on %s", c.name, c.node.name, seq, last, publisher, channel)
+			return
+		default:
+			tr.late++
 		}
 	}
 }
@@ -188,16 +241,18 @@ func heardFrom(c *client, channel, publisher string) (list []int) {
 
 // owed tells whether a client must have heard an event.
 func (tr *traffic) owed(c *client, channel string, p published, excuses []excuse) bool {
-	if p.begun.Before(c.joined[channel].Add(spread)) {
+	if !slices.Contains(p.channels, channel) || p.begun.Before(c.joined[channel].Add(spread)) {
 		return false
 	}
 	if !c.closed.IsZero() && p.acknowledged.After(c.closed.Add(-spread)) {
 		return false
 	}
-	for _, e := range excuses {
-		if (e.node.name == p.Publisher || e.node == c.node) && p.acknowledged.After(e.from) && p.begun.Before(e.to) {
-			return false
-		}
-	}
-	return true
+	return !excused(p, c.node, excuses)
+}
+
+// excused tells whether an event may be lost on the way to a node.
+func excused(p published, to *node, excuses []excuse) bool {
+	return slices.ContainsFunc(excuses, func(e excuse) bool {
+		return (e.node.name == p.Publisher || e.node == to) && p.acknowledged.After(e.from) && p.begun.Before(e.to)
+	})
 }

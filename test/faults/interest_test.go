@@ -1,0 +1,146 @@
+//go:build linux
+
+package faults
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// count is what a node says of the main app's events that it handed over to other nodes and
+// received from them, since a start.
+type count struct {
+	turn           int
+	sent, received int
+}
+
+// counted reads a node's metrics. A node that does not answer has none.
+func (n *node) counted(t *testing.T) count {
+	t.Helper()
+	c := count{turn: n.turn()}
+	if n.is() != up {
+		return c
+	}
+	answer, err := httpClient.Get("http://" + n.metricsAddress() + "/metrics") // asks the engine, too
+	if err != nil {
+		t.Errorf("metrics of %s: %v", n.name, err)
+		return c
+	}
+	defer func() { _ = answer.Body.Close() }() // read to its end
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("metrics of %s: %s", n.name, answer.Status)
+	}
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		for name, value := range map[string]*int{"published": &c.sent, "received": &c.received} {
+			if strings.HasPrefix(lines.Text(), "parley_horizontal_broadcast_"+name+"_total{") &&
+				strings.Contains(lines.Text(), fmt.Sprintf("app_id=%q", mainApp)) {
+				*value = number(t, lines.Text())
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Errorf("metrics of %s: %v", n.name, err)
+	}
+	return c
+}
+
+// number is the value of a metric's line.
+func number(t *testing.T, line string) int {
+	t.Helper()
+	value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+	if err != nil {
+		t.Errorf("metric %q: %v", line, err)
+	}
+	return int(value)
+}
+
+// checkInterest demands that a node which was not touched has received, from every other
+// node, each event once for each channel that it has subscribers of, and no other. Where
+// publishes failed or are excused it is a range, and what did not come of earlier traffic may
+// come now.
+func (tr *traffic) checkInterest(n *node, clients []*client, excuses []excuse) {
+	tr.t.Helper()
+	before := tr.before[n]
+	if n.is() != up || n.turn() != before.turn {
+		return
+	}
+	subscribed := map[string]bool{}
+	for _, c := range clients {
+		for channel := range c.joined {
+			subscribed[channel] = subscribed[channel] || c.node == n
+		}
+	}
+	least, most := 0, 0
+	for publisher, acked := range tr.acked {
+		if publisher == n.name || len(acked) == 0 {
+			continue
+		}
+		wanted := 0
+		for _, channel := range acked[0].channels {
+			if subscribed[channel] {
+				wanted++
+			}
+		}
+		most += wanted * tr.tried[publisher]
+		for _, p := range acked {
+			if !excused(p, n, excuses) {
+				least += wanted
+			}
+		}
+	}
+	var got int
+	eventually(drain, func() bool {
+		got = n.counted(tr.t).received - before.received
+		return got >= least
+	})
+	most += tr.cluster.missing[n]
+	if got < least || got > most {
+		tr.t.Errorf("%s has received %d events of the traffic from other nodes, not %d to %d", n.name, got, least, most)
+	}
+	figure(tr.t, n.name+", events received from other nodes, and due", fmt.Sprintf("%d of %d to %d", got, least, most))
+	tr.cluster.missing[n] = most - got
+}
+
+// Size and number of the events that show who receives them.
+const (
+	largeSize  = 8 << 10
+	largeCount = 200
+)
+
+// onlyInterested publishes events for one node and looks at what comes to each.
+func (p *population) onlyInterested(w network) {
+	p.t.Helper()
+	publisher, interested, other := 0, 1, 2
+	c := connect(p.t, p.cluster.nodes[interested], probeApp, "interested", "")
+	defer c.close()
+	if err := c.subscribe("large"); err != nil {
+		p.t.Fatal(err)
+	}
+	time.Sleep(spread) // until all nodes know
+	data := strings.Repeat("x", largeSize)
+	before := [nodeCount]int64{}
+	for i := range before {
+		before[i] = w.carried(i)
+	}
+	for range largeCount {
+		p.publish(p.cluster.nodes[publisher], "large", data, "large")
+	}
+	if !c.wait(drain, func() bool { return len(c.events) >= largeCount }) {
+		p.t.Errorf("the only subscriber lacks events: %d of %d", len(c.events), largeCount)
+	}
+	const sum = largeSize * largeCount
+	if got := w.carried(interested) - before[interested]; got < sum {
+		p.t.Errorf("%d bytes of events came to the only subscriber's node with %d bytes: this test sees nothing", sum, got)
+	}
+	got := w.carried(other) - before[other]
+	figure(p.t, fmt.Sprintf("bytes that came to a node without subscribers while others exchanged %d", sum), got)
+	if got > sum/4 {
+		p.t.Errorf("%d bytes came to a node without subscribers, of %d", got, sum)
+	}
+}

@@ -5,7 +5,7 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run cluster build build-all test test-deps test-cluster lint unit e2e faults fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster lint unit e2e faults faults-short fuzz generate clean
 
 ## run: build and start a node
 run: build
@@ -27,8 +27,8 @@ build-all:
 		GOOS=$$os GOARCH=$$arch $(BUILD) -o dist/parley-$$os-$$arch$$ext ./cmd/parley; \
 	done
 
-## test: install what the tests need, then lint, unit tests with the race detector, end to end
-test: test-deps lint unit e2e
+## test: install what the tests need, then lint, unit tests, real clients, clusters, faults
+test: test-deps lint unit e2e test-cluster faults-short
 
 ## test-deps: install what the tests need (Debian packages when root, npm packages)
 test-deps:
@@ -44,23 +44,31 @@ lint:
 	go tool staticcheck ./...
 	go mod tidy -diff
 
-## unit: the Go tests that need no cluster of processes, with the race detector
-unit:
-	go test -race -short ./cmd/... ./deploy/... ./internal/...
+# Rooms whose tests form clusters inside the test's process.
+CLUSTERED := internal/engine internal/fabric/nats
 
-## test-cluster: the Go tests that form clusters, with real processes, nginx and HAProxy
+## unit: the Go tests that need no cluster, with the race detector
+unit:
+	go test -race -short $$(go list ./cmd/... ./deploy/... ./internal/... $(foreach room,$(CLUSTERED),| grep -v '/$(room)$$'))
+
+## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: test-deps
-	go test -race ./internal/engine ./internal/fabric/nats
-	go test -count=1 ./test/cluster ./test/growth ./test/faults
+	go test -race -p 1 $(addprefix ./,$(CLUSTERED))
+	go test -count=1 -p 1 ./test/cluster ./test/growth
 
 ## e2e: the real clients against the real binary
 e2e: build
 	cd test/e2e && PARLEY_BIN=$(CURDIR)/bin/parley npm test
 
-## faults: faults in random order for FAULTS_TIME (default 10m); FAULTS_SEED repeats an order
+## faults-short: every kind of fault once, in less than 4 minutes
+faults-short: build
+	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 ./test/faults
+
+## faults: faults in random order for FAULTS_TIME (default 10m); FAULTS_SEED repeats an
+##	order, FAULTS_RACE=1 builds the nodes with the race detector
 faults:
-	PARLEY_FAULTS=long PARLEY_FAULTS_TIME=$(FAULTS_TIME) PARLEY_FAULTS_SEED=$(FAULTS_SEED) \
-		go test -count=1 -timeout 0 -v ./test/faults
+	PARLEY_FAULTS=long PARLEY_FAULTS_TIME=$(FAULTS_TIME) PARLEY_FAULTS_SEED=$(FAULTS_SEED) PARLEY_FAULTS_RACE=$(FAULTS_RACE) \
+		go test -count=1 -timeout 0 -v -run 'TestLong$$' ./test/faults
 
 ## fuzz: every fuzz target for FUZZTIME (default 30s)
 fuzz:

@@ -23,9 +23,10 @@ const maxFile = 16 << 20
 // document is a decoded configuration file that remembers on which line each path stands.
 // A path is a key with its tables and indexes, such as "apps[0].webhooks[1].url".
 type document struct {
-	name  string
-	root  map[string]any
-	lines map[string]int
+	name   string
+	root   map[string]any
+	lines  map[string]int
+	origin func(path string) string // names the place instead, if it was imported
 }
 
 // readDocument reads and decodes a file. The error names no value of the file.
@@ -77,6 +78,9 @@ func parseDocument(name string, data []byte) (*document, error) {
 
 // source names the place of a path, or of the nearest table around it.
 func (d *document) source(path string) string {
+	if d.origin != nil {
+		return d.origin(path)
+	}
 	if line := d.line(path); line > 0 {
 		return d.name + ":" + strconv.Itoa(line)
 	}

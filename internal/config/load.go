@@ -22,9 +22,10 @@ const (
 // Sources says where Load looks for options. A later source wins over an earlier one:
 // defaults, file, environment, flags.
 type Sources struct {
-	File    string         // path of a TOML file; empty for the one that PARLEY_CONFIG names, if any
-	Environ []string       // NAME=value, as of os.Environ; only names with PARLEY_ count
-	Flags   *pflag.FlagSet // as of RegisterFlags, may be nil; only flags that were given count
+	File     string         // path of a TOML file; empty for the one that PARLEY_CONFIG names, if any
+	Imported *Imported      // in place of that file, may be nil
+	Environ  []string       // NAME=value, as of os.Environ; only names with PARLEY_ count
+	Flags    *pflag.FlagSet // as of RegisterFlags, may be nil; only flags that were given count
 }
 
 // Summary counts what each source has set.
@@ -89,7 +90,9 @@ func Load(sources Sources) (Config, error) {
 // LoadSummary is Load that also counts what each source has set.
 func LoadSummary(sources Sources) (Config, Summary, error) {
 	l := newLoader()
-	if name := fileName(sources); name != "" {
+	if sources.Imported != nil {
+		l.imported(sources.Imported)
+	} else if name := sources.FileName(); name != "" {
 		l.file(name)
 	}
 	l.environment(sources.Environ)
@@ -116,11 +119,11 @@ func (c *Config) resolve() {
 	}
 }
 
-// fileName returns the file that the sources name, or nothing.
-func fileName(sources Sources) string {
-	name := sources.File
+// FileName returns the file that the sources name, or nothing.
+func (s Sources) FileName() string {
+	name := s.File
 	if name == "" {
-		name = environMap(sources.Environ)[envFile]
+		name = environMap(s.Environ)[envFile]
 	}
 	return name
 }

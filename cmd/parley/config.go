@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/internal/config/importer"
 )
 
 // configFlag is the flag that names the configuration file.
@@ -19,7 +20,7 @@ const configFlag = "config"
 // option. loadConfig reads them. Flags of its own the command adds afterwards.
 func addConfigFlags(cmd *cobra.Command) {
 	cmd.Flags().SortFlags = false // the order of the reference page tells more
-	cmd.Flags().StringP(configFlag, "c", "", "TOML file with options (default $PARLEY_CONFIG)")
+	cmd.Flags().StringP(configFlag, "c", "", "TOML file with options, or a file that \"config import\" reads (default $PARLEY_CONFIG)")
 	config.RegisterFlags(cmd.Flags())
 	cmd.SetFlagErrorFunc(explainFlagError)
 }
@@ -38,39 +39,50 @@ func explainFlagError(cmd *cobra.Command, err error) error {
 
 // configSources returns where a command with addConfigFlags finds its options. Its flags
 // are understood by now, so later errors need no explanation of its usage.
-func configSources(cmd *cobra.Command) (config.Sources, error) {
+// A file of another system is imported in memory; the result is nil for Parley's own.
+func configSources(cmd *cobra.Command) (config.Sources, *importer.Result, error) {
 	cmd.SilenceUsage = true
 	file, err := cmd.Flags().GetString(configFlag)
 	if err != nil {
-		return config.Sources{}, fmt.Errorf("read flag --%s: %w", configFlag, err)
+		return config.Sources{}, nil, fmt.Errorf("read flag --%s: %w", configFlag, err)
 	}
-	return config.Sources{File: file, Environ: os.Environ(), Flags: cmd.Flags()}, nil
+	sources := config.Sources{File: file, Environ: os.Environ(), Flags: cmd.Flags()}
+	imported, err := takeForeign(&sources)
+	return sources, imported, err
 }
 
 // loadConfig reads file, environment and flags of a command with addConfigFlags. The error
 // holds all mistakes, one a line, and no secret.
 func loadConfig(cmd *cobra.Command) (config.Config, error) {
-	sources, err := configSources(cmd)
+	c, _, err := loadImported(cmd)
+	return c, err
+}
+
+// loadImported is loadConfig that also tells what was imported, if the file is one of another
+// system.
+func loadImported(cmd *cobra.Command) (config.Config, *importer.Result, error) {
+	sources, imported, err := configSources(cmd)
 	if err != nil {
-		return config.Config{}, err
+		return config.Config{}, nil, err
 	}
 	c, err := config.Load(sources)
 	if err != nil {
-		return config.Config{}, fmt.Errorf("the configuration is not valid:\n%w", err)
+		return config.Config{}, nil, fmt.Errorf("the configuration is not valid:\n%w", err)
 	}
-	return c, nil
+	return c, imported, nil
 }
 
 // newConfigCommand returns the command that checks and documents the configuration.
 func newConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check and document the configuration",
+		Short: "Check, import and document the configuration",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		newConfigCheckCommand(),
+		newConfigImportCommand(),
 		newPrintCommand("reference", "Print the reference page of all options as Markdown",
 			config.Reference),
 		newPrintCommand("default", "Print a configuration file with all defaults",
@@ -86,7 +98,7 @@ func newConfigCheckCommand() *cobra.Command {
 		Short: "Report every mistake in file, environment and flags",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			sources, err := configSources(cmd)
+			sources, _, err := configSources(cmd)
 			if err != nil {
 				return err
 			}

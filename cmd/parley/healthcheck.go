@@ -47,7 +47,11 @@ this machine that the configuration describes (--config, environment, defaults).
 // localHealth returns where the node of a configuration answers, and has client trust its
 // certificate.
 func localHealth(client *http.Client, file string) (string, error) {
-	c, err := config.Load(config.Sources{File: file, Environ: os.Environ()})
+	sources := config.Sources{File: file, Environ: os.Environ()}
+	if _, err := takeForeign(&sources); err != nil {
+		return "", err
+	}
+	c, err := config.Load(sources)
 	if err != nil {
 		return "", fmt.Errorf("the configuration is not valid:\n%w", err)
 	}

@@ -30,7 +30,7 @@ func newServeCommand() *cobra.Command {
 queues and exits with 0; a second signal ends it at once. SIGHUP reloads the certificate.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd)
+			c, imported, err := loadImported(cmd)
 			if err != nil {
 				return err
 			}
@@ -38,6 +38,7 @@ queues and exits with 0; a second signal ends it at once. SIGHUP reloads the cer
 			if err != nil {
 				return err
 			}
+			logNotes(cmd, log, imported)
 			file, err := cmd.Flags().GetString(configFlag)
 			if err != nil {
 				return fmt.Errorf("read flag --%s: %w", configFlag, err)

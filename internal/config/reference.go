@@ -21,6 +21,8 @@ the environment, the environment over the file, the file over the defaults. The 
 
 ` + "`parley config check`" + ` reports every mistake of a configuration.
 ` + "`parley config default`" + ` prints a file with all defaults.
+` + "`parley config import`" + ` writes a file from the configuration of
+[another server](../guides/importing.md); ` + "`--config`" + ` takes such files as well.
 `
 
 const appsIntro = `

@@ -54,6 +54,7 @@ func families(t *testing.T) map[string]family {
 	// A vector is not gathered before it has a value.
 	metrics.Drop("any")
 	metrics.Sent("any", 1)
+	metrics.Ledger("any", 1)
 	scraped(t, all, metrics)
 	for _, name := range gauges(t) {
 		all[name] = family{kind: "gauge", labels: []string{}}

@@ -28,10 +28,10 @@ func (c conversionCase) run(t *testing.T) {
 func TestSockudo(t *testing.T) {
 	cases := []conversionCase{
 		{name: "the environment wins over the file", files: []File{
-			text(".env", "PORT=7001\nCLUSTER_HEALTH_NODE_TIMEOUT=9000\nCLUSTER_HEALTH_HEARTBEAT_INTERVAL=1500\n"),
+			text(".env", "PORT=7001\nCLUSTER_HEALTH_NODE_TIMEOUT=19000\nCLUSTER_HEALTH_HEARTBEAT_INTERVAL=1500\n"),
 			text("config.json", `{"port": 6002, "host": "::1", "adapter": {"cluster_health": {"node_timeout_ms": 30000}}}`),
 		}, want: map[string]string{
-			"channels.port": "7001", "channels.host": "::1", "cluster.node_timeout": "9s",
+			"channels.port": "7001", "channels.host": "::1", "cluster.node_timeout": "19s",
 			"cluster.heartbeat_interval": "1500ms", "cluster.cleanup_interval": "10s",
 		}},
 		{name: "numbers may be strings, policies are flat", files: []File{testSockudo(

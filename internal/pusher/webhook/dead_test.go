@@ -16,6 +16,7 @@ func TestDeadLetterIsListedAndReplayed(t *testing.T) {
 	r := newReceiver(t, http.StatusInternalServerError)
 	options := quick()
 	options.RetryElapsed = 50 * time.Millisecond
+	options.BatchSize, options.BatchInterval = 2, time.Minute // one batch, however slow this is
 	n := startNode(t, options, appAt(strings.Replace(r.URL, "http://", "http://user:pass-word@", 1)))
 	n.Emit("a", MemberAdded("presence-c", "u-ser"))
 	n.Emit("a", ClientEvent("presence-c", "client-e", "con-tent", "1.2", "u-ser"))

@@ -213,6 +213,9 @@ type Emitter struct {
 // options.QueueConfig. It does nothing by itself until Run is called.
 func New(options Options, apps Apps, queue fabric.Queue, log *slog.Logger, metrics Metrics) *Emitter {
 	options = options.withDefaults()
+	for _, result := range []string{LedgerReported, LedgerKnown, LedgerPassed, LedgerConflict, LedgerRecovered} {
+		metrics.Ledger(result, 0) // so that it is there before the first one
+	}
 	return &Emitter{
 		options:   options,
 		apps:      apps,

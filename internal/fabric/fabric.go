@@ -218,6 +218,8 @@ const (
 	DropSignalOffline = "signal_offline"
 	// DropSignalSlow: a received message came faster than the handlers worked.
 	DropSignalSlow = "signal_slow_consumer"
+	// DropSignalStale: a message came behind a newer one of the same sender.
+	DropSignalStale = "signal_stale"
 	// DropJobUnreadable: a message in a queue was not written by one.
 	DropJobUnreadable = "queue_job_unreadable"
 	// DropDeadLetter: a dead letter was pushed out by a newer one.

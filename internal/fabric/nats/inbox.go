@@ -35,6 +35,7 @@ type inbox struct {
 	signal   *signal
 	messages chan *natsgo.Msg
 	wake     chan struct{} // holds one token while there are gaps to tell
+	order    order         // used by run alone
 
 	mu            sync.RWMutex // guards the following fields
 	subscriptions map[*natsgo.Subscription]*subscription
@@ -47,6 +48,7 @@ func newInbox(s *signal) *inbox {
 		signal:        s,
 		messages:      make(chan *natsgo.Msg, fabric.MaxSignalPending),
 		wake:          make(chan struct{}, 1),
+		order:         order{},
 		subscriptions: map[*natsgo.Subscription]*subscription{},
 		slowOnes:      map[*subscription]bool{},
 	}
@@ -128,6 +130,14 @@ func (i *inbox) run() {
 }
 
 func (i *inbox) hand(msg *natsgo.Msg) {
+	rest, isRequest := strings.CutPrefix(msg.Reply, i.signal.replies)
+	sender, inTurn := "", true
+	if isRequest {
+		sender, _, _ = strings.Cut(rest, ".")
+	} else if sender, inTurn = i.order.accept(msg.Reply); !inTurn {
+		i.signal.provider.dropped(fabric.DropSignalStale, 1)
+		return
+	}
 	i.mu.RLock()
 	s := i.subscriptions[msg.Sub]
 	i.mu.RUnlock()
@@ -137,11 +147,10 @@ func (i *inbox) hand(msg *natsgo.Msg) {
 	m := fabric.Message{
 		Subject: msg.Subject[len(i.signal.prefix):],
 		Payload: msg.Data,
-		Sender:  msg.Reply,
+		Sender:  sender,
 	}
-	if rest, ok := strings.CutPrefix(msg.Reply, i.signal.replies); ok { // a request
+	if isRequest {
 		m.ReplyTo = msg.Reply
-		m.Sender, _, _ = strings.Cut(rest, ".")
 	}
 	if s.options.SkipSelf && m.Sender == i.signal.id {
 		return

@@ -10,7 +10,7 @@ import (
 // outgoing is one message to send, or something to do in its turn.
 type outgoing struct {
 	subject string
-	reply   string
+	reply   string // empty: the sender and the number of the message
 	payload []byte
 	do      func()
 }
@@ -64,6 +64,7 @@ func (o *outbox) control(do func()) {
 // run sends until the provider is closed.
 func (o *outbox) run() {
 	conn, life := o.signal.bus.conn, o.signal.provider.life
+	var number uint64    // of the last message
 	var spare []outgoing // two slices take turns
 	for {
 		select {
@@ -77,6 +78,10 @@ func (o *outbox) run() {
 		o.mu.Unlock()
 		for i := range queue {
 			m := &queue[i]
+			if m.do == nil && m.reply == "" {
+				number++
+				m.reply = numbered(o.signal.id, number)
+			}
 			if m.do != nil {
 				m.do()
 			} else if err := conn.PublishRequest(m.subject, m.reply, m.payload); err != nil && life.Err() == nil {

@@ -17,7 +17,7 @@ import (
 // what it receives through an inbox, each with one goroutine, which ends with the Provider.
 //
 // The sender travels in the reply field of a message, where it costs no header: a published
-// message replies to <id>, a request to <inbox prefix>.<id>.<number>.
+// message replies to <id>.<number>, a request to <inbox prefix>.<id>.<number>.
 type signal struct {
 	provider *Provider
 	bus      *bus
@@ -78,7 +78,7 @@ func (s *signal) check(ctx context.Context, subject string, payload []byte) erro
 func (s *signal) Publish(ctx context.Context, subject string, payload []byte) error {
 	err := s.check(ctx, subject, payload)
 	if err == nil {
-		err = s.outbox.put(outgoing{subject: s.prefix + subject, reply: s.id, payload: payload})
+		err = s.outbox.put(outgoing{subject: s.prefix + subject, payload: payload})
 	}
 	if err != nil {
 		return s.failed("publish", subject, err)

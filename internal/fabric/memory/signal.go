@@ -84,7 +84,7 @@ type signal struct {
 
 func newSignal(p *Provider, b *bus, name string) *signal {
 	s := &signal{provider: p, bus: b, name: name, id: rand.Text()}
-	s.inbox = &inbox{wake: make(chan struct{}, 1), slow: map[*subscription]int{}}
+	s.inbox = &inbox{wake: make(chan struct{}, 1)}
 	return s
 }
 
@@ -224,7 +224,7 @@ type inbox struct {
 
 	mu    sync.Mutex // guards the following fields
 	queue []delivery
-	slow  map[*subscription]int // messages lost since their last Gap
+	slow  map[*subscription]int // messages lost since their last Gap; nil for none
 }
 
 func (i *inbox) put(d delivery) {
@@ -233,6 +233,9 @@ func (i *inbox) put(d delivery) {
 		i.pending.Add(1)
 		i.queue = append(i.queue, d)
 	} else {
+		if i.slow == nil {
+			i.slow = map[*subscription]int{}
+		}
 		i.slow[d.subscription]++
 	}
 	i.mu.Unlock()
@@ -252,10 +255,7 @@ func (i *inbox) dispatch(p *Provider) {
 		}
 		i.mu.Lock()
 		queue, slow := i.queue, i.slow
-		i.queue = nil
-		if len(slow) > 0 {
-			i.slow = map[*subscription]int{}
-		}
+		i.queue, i.slow = nil, nil // from here on they are this goroutine's alone
 		i.mu.Unlock()
 		for _, d := range queue {
 			if p.life.Err() != nil {

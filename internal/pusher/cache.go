@@ -23,6 +23,7 @@ type cachedEvent struct {
 	payload []byte
 	data    string
 	expires time.Time
+	number  uint64 // of one that came from the shared cache
 }
 
 func (e cachedEvent) size() int { return len(e.payload) + len(e.data) }
@@ -46,7 +47,7 @@ func newEventCache(channels int, ttl time.Duration, now func() time.Time) *event
 }
 
 func (c *eventCache) write(channel, data string, payload []byte) {
-	c.add(channel, cachedEvent{payload, data, c.now().Add(c.ttl)})
+	c.add(channel, cachedEvent{payload: payload, data: data, expires: c.now().Add(c.ttl)})
 }
 
 func (c *eventCache) add(channel string, event cachedEvent) {

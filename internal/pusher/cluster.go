@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/parleyio/parley/internal/directory"
@@ -93,7 +94,12 @@ func (r *realm) eventsSubject(channel string) string {
 const (
 	fromBackend byte = 1 // then the length of the socket id that is left out, and that id
 	fromClient  byte = 2
+	forCache    byte = 3 // from a backend to a cache channel: its number, then as fromBackend
 )
+
+// numberSize is the size in bytes of the number of an event on a cache channel, random and not
+// 0. By it, who got the event from the shared cache does not get it live once more.
+const numberSize = 8
 
 // sendElsewhere sends a frame's text to the nodes with subscribers of a channel, behind its
 // source and what belongs to that.
@@ -104,26 +110,46 @@ func (r *realm) sendElsewhere(channel string, source byte, head, payload []byte)
 	r.hub.signal(r.eventsSubject(channel), append(message, payload...))
 }
 
+// sentEvent is an event of another node.
+type sentEvent struct {
+	source  byte
+	number  uint64 // on a cache channel
+	except  string
+	payload []byte
+}
+
 // readEvent takes apart what sendElsewhere put together.
-func readEvent(message []byte) (source byte, except string, payload []byte, ok bool) {
-	switch {
-	case len(message) >= 1 && message[0] == fromClient:
-		return fromClient, "", message[1:], true
-	case len(message) >= 2 && message[0] == fromBackend && len(message) >= 2+int(message[1]):
-		end := 2 + int(message[1])
-		return fromBackend, string(message[2:end]), message[end:], true
+func readEvent(message []byte) (e sentEvent, ok bool) {
+	if len(message) == 0 {
+		return e, false
 	}
-	return 0, "", nil, false
+	e.source, e.payload = message[0], message[1:]
+	if e.source == forCache && len(e.payload) >= numberSize {
+		e.number, e.payload = binary.BigEndian.Uint64(e.payload), e.payload[numberSize:]
+	} else if e.source != fromBackend {
+		return e, e.source == fromClient
+	}
+	if len(e.payload) == 0 || len(e.payload) < 1+int(e.payload[0]) {
+		return e, false
+	}
+	end := 1 + int(e.payload[0])
+	e.except, e.payload = string(e.payload[1:end]), e.payload[end:]
+	return e, true
 }
 
 // publishElsewhere brings a backend's event to the other nodes and, on a cache channel, into
-// the cache that they share. It may wait for the cache, as the HTTP API calls it.
-func (r *realm) publishElsewhere(e Event, payload []byte) {
+// the cache that they share, under the number that it returns. It may wait for the cache, as
+// the HTTP API calls it.
+func (r *realm) publishElsewhere(e Event, payload []byte) (number uint64) {
+	source, head := fromBackend, make([]byte, 0, 32)
 	if protocol.KindOf(e.Channel).Has(protocol.Cached) {
-		r.shareCached(e.Channel, payload)
+		number = max(1, rand.Uint64())
+		source, head = forCache, binary.BigEndian.AppendUint64(head, number)
+		r.shareCached(e.Channel, number, payload)
 	}
 	except := e.SocketID[:min(len(e.SocketID), 255)] // no socket has a longer one
-	r.sendElsewhere(e.Channel, fromBackend, append([]byte{byte(len(except))}, except...), payload)
+	r.sendElsewhere(e.Channel, source, append(append(head, byte(len(except))), except...), payload)
+	return number
 }
 
 // follow keeps the interest in a channel's events true to whether it has subscribers here.
@@ -142,13 +168,13 @@ func (r *realm) follow(room *room) {
 		room.interest = interest
 	case room.Len() == 0 && room.interest != nil:
 		_ = room.interest.Unsubscribe() // fails only when the signal is closed
-		room.interest, room.fresh, room.look = nil, false, nil
+		room.interest, room.fresh, room.look, room.looked = nil, false, nil, 0
 	}
 }
 
 // receive delivers what another node published.
 func (r *realm) receive(room *room, message []byte) {
-	source, except, payload, ok := readEvent(message)
+	e, ok := readEvent(message)
 	if !ok {
 		r.hub.metrics.rejected("malformed_signal")
 		return
@@ -156,13 +182,16 @@ func (r *realm) receive(room *room, message []byte) {
 	r.stats.fromNodes.Add(1)
 	room.mu.Lock()
 	defer room.mu.Unlock()
-	if source == fromBackend && room.Kind.Has(protocol.Cached) {
-		if _, data, ok := protocol.EventOf(payload); ok {
-			r.cache.write(room.Channel, data, payload)
+	if e.source == forCache {
+		if _, data, ok := protocol.EventOf(e.payload); ok {
+			r.cache.write(room.Channel, data, e.payload)
 			room.cached()
 		}
+		if room.got(e.number) {
+			return
+		}
 	}
-	r.broadcast(room, websocket.NewFrame(payload), r.session(except))
+	r.broadcast(room, websocket.NewFrame(e.payload), r.session(e.except))
 }
 
 // tellRoom writes what a client's coming or going changed into the directory, and follows

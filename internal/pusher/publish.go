@@ -24,15 +24,16 @@ func (h *Hub) Publish(app *apps.App, e Event) int {
 	start := h.options.Now()
 	r := h.realm(app)
 	payload := protocol.AppendEvent(nil, e.Name, e.Channel, e.Data, "")
+	var number uint64
 	if r.hub.cluster != nil {
-		r.publishElsewhere(e, payload)
+		number = r.publishElsewhere(e, payload)
 	}
-	sent, kind := r.publish(e, payload)
+	sent, kind := r.publish(e, number, payload)
 	h.metrics.published(app.ID, kind, sent, h.options.Now().Sub(start))
 	return sent
 }
 
-func (r *realm) publish(e Event, payload []byte) (sent int, kind protocol.Kind) {
+func (r *realm) publish(e Event, number uint64, payload []byte) (sent int, kind protocol.Kind) {
 	kind = protocol.KindOf(e.Channel)
 	var room *room
 	if kind.Has(protocol.Cached) {
@@ -45,6 +46,9 @@ func (r *realm) publish(e Event, payload []byte) (sent int, kind protocol.Kind) 
 	}
 	defer r.rooms.release(room)
 	room.cached()
+	if room.got(number) {
+		return 0, kind
+	}
 	return r.broadcast(room, websocket.NewFrame(payload), r.session(e.SocketID)), kind
 }
 

@@ -24,6 +24,7 @@ type room struct {
 	interest fabric.Subscription // to what other nodes publish, while there are subscribers here
 	fresh    bool                // the hub's cache has the channel's last event, if there is one
 	look     *look               // into the shared cache, under way
+	looked   uint64              // number of the event that the last look gave to all, 0 when another came since
 }
 
 // tableShards spreads the channels of an app over independent locks.

@@ -36,6 +36,14 @@ func (r *room) cached() {
 	r.fresh, r.look = r.interest != nil, nil
 }
 
+// got tells whether the event of that number, which comes live, went to every subscriber before:
+// a look found it. The room is locked.
+func (r *room) got(number uint64) bool {
+	again := number != 0 && number == r.looked
+	r.looked = 0
+	return again
+}
+
 // cacheTimeout bounds a look into the shared cache.
 const cacheTimeout = 2 * time.Second
 
@@ -48,20 +56,24 @@ func (r *realm) cacheKey(channel string) string {
 	return r.id + "\x00\x00" + hex.EncodeToString(sum[:])
 }
 
-// expirySize is the size in bytes of what is before an event's frame text in the shared
-// cache: when it expires, in milliseconds of Unix time.
-const expirySize = 8
+// What is before an event's frame text in the shared cache: when it expires, in milliseconds of
+// Unix time, and its number.
+const (
+	expirySize = 8 // bytes
+	headSize   = expirySize + numberSize
+)
 
 // missMark is in the shared cache after a miss was reported.
-var missMark = make([]byte, expirySize)
+var missMark = make([]byte, headSize)
 
 // shareCached puts a channel's last event into the shared cache.
-func (r *realm) shareCached(channel string, payload []byte) {
+func (r *realm) shareCached(channel string, number uint64, payload []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
 	defer cancel()
 	o := r.hub.options
-	value := binary.BigEndian.AppendUint64(make([]byte, 0, expirySize+len(payload)),
+	value := binary.BigEndian.AppendUint64(make([]byte, 0, headSize+len(payload)),
 		uint64(o.Now().Add(o.CacheTTL).UnixMilli()))
+	value = binary.BigEndian.AppendUint64(value, number)
 	err := r.hub.cluster.Cache.Set(ctx, r.cacheKey(channel), append(value, payload...), o.CacheTTL)
 	if err != nil {
 		r.hub.metrics.rejected("cache_failed")
@@ -108,7 +120,7 @@ func (r *realm) lookCached(channels ...string) (map[string]cachedEvent, error) {
 func (r *realm) decodeCached(value []byte) cachedEvent {
 	now := r.hub.options.Now()
 	event := cachedEvent{expires: now.Add(r.hub.options.CacheTTL)}
-	if len(value) <= expirySize {
+	if len(value) <= headSize {
 		return event
 	}
 	// The clock of the node that wrote it may be another.
@@ -120,8 +132,9 @@ func (r *realm) decodeCached(value []byte) cachedEvent {
 		event.expires = now.Add(time.Second)
 	}
 	var ok bool
-	if _, event.data, ok = protocol.EventOf(value[expirySize:]); ok {
-		event.payload = value[expirySize:]
+	if _, event.data, ok = protocol.EventOf(value[headSize:]); ok {
+		event.payload = value[headSize:]
+		event.number = binary.BigEndian.Uint64(value[expirySize:])
 	}
 	return event
 }
@@ -170,7 +183,7 @@ func (r *realm) fetch(room *room, l *look) {
 			event.expires = r.hub.options.Now().Add(r.hub.options.CacheTTL)
 		}
 		r.cache.add(room.Channel, event)
-		room.fresh = room.interest != nil
+		room.fresh, room.looked = room.interest != nil, event.number
 	} else {
 		event.payload, _ = r.cache.read(room.Channel) // better than nothing
 	}

@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -140,6 +141,35 @@ func TestWaitForLooks(t *testing.T) {
 		<-ended
 		if a.beside(func() { t.Error("a look began after the end") }) {
 			t.Error("a look was promised after the end")
+		}
+	})
+}
+
+// An event that a subscriber got from the shared cache does not come once more, live, from a
+// publisher that was between the two.
+func TestCachedEventComesOnce(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		const channel = "cache-x"
+		succeeded := string(protocol.SubscriptionSucceeded(channel))
+		publish := func(from *hubNode, data string, between func()) {
+			payload := protocol.AppendEvent(nil, "e", channel, data, "")
+			r := from.realm(hs.app)
+			r.shareCached(channel, 7, payload)
+			between()
+			synctest.Wait()
+			r.sendElsewhere(channel, forCache, append(binary.BigEndian.AppendUint64(nil, 7), 0), payload)
+			r.publish(Event{Name: "e", Channel: channel, Data: data}, 7, payload)
+			synctest.Wait()
+		}
+		for _, at := range []*hubNode{a, b} {
+			var e *ear
+			publish(a, "1", func() { e = at.connect().subscribe(channel) })
+			once := string(protocol.AppendEvent(nil, "e", channel, "1", ""))
+			expect(t, "e", e, succeeded, once)
+			publish(a, "1", func() {}) // the same number again is another event by now
+			expect(t, "e", e, once)
+			e.unsubscribe(channel)
+			synctest.Wait()
 		}
 	})
 }

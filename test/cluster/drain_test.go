@@ -51,7 +51,7 @@ func TestDrain(t *testing.T) {
 	}
 	eventually(t, "nobody is left", func() bool { return drained.clients() == 0 && other.member(drained.name).Connections == 0 })
 	refused := at
-	if s, err := refused.connect(); err == nil || !strings.Contains(err.Error(), "4200") {
+	if s, err := refused.connect(); err == nil || !strings.Contains(err.Error(), "4100") {
 		t.Errorf("a new client gets %v, %v", s, err)
 	}
 	if err := publish(http.DefaultClient, drained.url(), "c", "e", "{}"); err != nil {

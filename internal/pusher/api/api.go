@@ -108,8 +108,10 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	var handler transport.Handler
 	switch refusal, fine := pusher.CheckVersion(r.URL.Query().Get("protocol")); {
 	case s.options.Draining():
-		handler = s.hub.Refuse("", pusher.Refusal{Code: protocol.CodeReconnect,
-			Reason: "The server is shutting down, connect again", Metric: "draining"})
+		// Not with the code that sends clients away: they would be back at once, and for ever
+		// where no other node takes them.
+		handler = s.hub.Refuse("", pusher.Refusal{Code: protocol.CodeOverCapacity,
+			Reason: "The server takes no new clients at the moment, connect again later", Metric: "draining"})
 	case s.options.StrictProtocol && !fine:
 		handler = s.hub.Refuse("", refusal)
 	case !known:

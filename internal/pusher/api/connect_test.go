@@ -89,8 +89,8 @@ func TestConnectStrict(t *testing.T) {
 func TestConnectDraining(t *testing.T) {
 	f := newFixture(t, nil)
 	f.draining.Store(true)
-	f.dial("/app/"+vectorKey).wantRefusal(4200, "shutting down")
-	f.dial("/app/nokey").wantRefusal(4200, "shutting down")
+	f.dial("/app/"+vectorKey).wantRefusal(4100, "no new clients")
+	f.dial("/app/nokey").wantRefusal(4100, "no new clients")
 }
 
 func TestConnectWithoutUpgrade(t *testing.T) {

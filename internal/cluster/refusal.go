@@ -36,12 +36,14 @@ func isRefusal(err error) bool {
 type ballot struct{ refusing, silent int }
 
 // count takes the targets of one host. Where the own address is among them, the host is
-// neither silent nor, if nodes of another domain run there too, refusing.
-func (b *ballot) count(targets []string, own string, failures map[string]error) {
+// neither silent nor, if nodes of another domain run there too, refusing. A node that shares
+// its machine, as it found its port taken, expects nodes of other domains everywhere: there
+// too, its own peers will have to move on.
+func (b *ballot) count(targets []string, own string, shares bool, failures map[string]error) {
 	here := slices.Contains(targets, own)
 	refused := slices.ContainsFunc(targets, func(target string) bool {
 		err := failures[target]
-		return isRefusal(err) && !(here && errors.Is(err, errOtherDomain))
+		return isRefusal(err) && !((here || shares) && errors.Is(err, errOtherDomain))
 	})
 	switch {
 	case refused:
@@ -59,7 +61,7 @@ func (s *search) refused(groups [][]string, answers []statement) error {
 	answered := slices.ContainsFunc(answers, func(a statement) bool { return a.Self.ID != self.ID })
 	var votes ballot
 	for _, group := range groups {
-		votes.count(group, self.Addresses[AddressHello], s.failures)
+		votes.count(group, self.Addresses[AddressHello], s.hello.port != s.options.BindPort, s.failures)
 	}
 	if answered || votes.refusing <= votes.silent {
 		s.refusedSince = time.Time{}

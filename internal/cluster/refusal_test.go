@@ -165,18 +165,21 @@ func TestVotesOfRefusal(t *testing.T) {
 	for _, test := range []struct {
 		targets string
 		want    ballot
+		shares  bool
 	}{
-		{"secret:1 silent:1", ballot{1, 0}},
-		{"domain:1 silent:1", ballot{1, 0}},
-		{"certificate:1", ballot{1, 0}},
-		{"silent:1", ballot{0, 1}},
-		{"web:1 nobody:1", ballot{0, 1}},
-		{"own:1 silent:1", ballot{}},
-		{"own:1 domain:1", ballot{}},
-		{"own:1 secret:1", ballot{1, 0}},
+		{"secret:1 silent:1", ballot{1, 0}, false},
+		{"domain:1 silent:1", ballot{1, 0}, false},
+		{"domain:1 silent:1", ballot{0, 1}, true},
+		{"secret:1 silent:1", ballot{1, 0}, true},
+		{"certificate:1", ballot{1, 0}, false},
+		{"silent:1", ballot{0, 1}, false},
+		{"web:1 nobody:1", ballot{0, 1}, false},
+		{"own:1 silent:1", ballot{}, false},
+		{"own:1 domain:1", ballot{}, false},
+		{"own:1 secret:1", ballot{1, 0}, false},
 	} {
 		var got ballot
-		got.count(strings.Fields(test.targets), "own:1", failures)
+		got.count(strings.Fields(test.targets), "own:1", test.shares, failures)
 		if got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.targets, got, test.want)
 		}

@@ -69,6 +69,9 @@ func (e *Engine) renewMemory(ctx context.Context, since map[string]time.Time) {
 			continue
 		}
 		delete(since, name)
+		if e.led(ctx, name) {
+			continue
+		}
 		if err := e.renew(ctx, *config); err != nil {
 			e.logger.Warn("a stream in memory without a leader was not renewed",
 				slog.String("stream", name), slog.Any("error", err))
@@ -77,6 +80,17 @@ func (e *Engine) renewMemory(ctx context.Context, since map[string]time.Time) {
 		e.logger.Warn("a stream in memory had lost the majority of its replicas; it begins empty, with one",
 			slog.String("stream", name))
 	}
+}
+
+// led tells whether the leader of a stream answers. This server may be the only one that does
+// not see it.
+func (e *Engine) led(ctx context.Context, name string) bool {
+	conn, err := e.internal(userClient)
+	if err != nil {
+		return false
+	}
+	info, err := readStream(ctx, conn, name)
+	return err == nil && info.Cluster != nil && info.Cluster.Leader != ""
 }
 
 // renew makes a stream anew, with one replica: there may be no servers for more.

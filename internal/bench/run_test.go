@@ -49,7 +49,8 @@ func TestThroughputOverHTTP(t *testing.T) {
 	if d.Delivered != want || d.Expected != want || d.Ratio != 1 {
 		t.Errorf("delivery %+v, want %d", *d, want)
 	}
-	if d.SinceDue.Samples != want || d.SinceDue.Max < d.SinceSent.P50 {
+	// An event whose publisher slept over the end of the window is delivered and no sample.
+	if d.SinceDue.Samples > want || d.SinceDue.Samples < want/2 || d.SinceDue.Max < d.SinceSent.P50 {
 		t.Errorf("latency since due %+v, since sent %+v", *d.SinceDue, *d.SinceSent)
 	}
 	if r.Connect.Connected != 10 || len(r.Closes) > 0 || len(r.Errors) > 0 || r.Interrupted {

@@ -204,18 +204,17 @@ func (l *ledger) run(ctx context.Context) {
 			}
 			continue
 		}
+		// Before the next batch: while commits are slower than changes come, one is always due.
+		if l.wantsTakeOver() {
+			l.takeOver(ctx)
+		}
+		if marks := l.wantedMarks(); len(marks) > 0 {
+			l.giveMarks(ctx, marks)
+		}
 		batch, wait := l.take(time.Now())
 		if len(batch) > 0 {
 			l.report(ctx, batch)
 			l.release(batch)
-			continue
-		}
-		if l.wantsTakeOver() {
-			l.takeOver(ctx)
-			continue
-		}
-		if marks := l.wantedMarks(); len(marks) > 0 {
-			l.giveMarks(ctx, marks)
 			continue
 		}
 		l.rest(ctx, timer, wait)

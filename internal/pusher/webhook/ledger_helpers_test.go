@@ -202,6 +202,7 @@ type faulty struct {
 	late     chan struct{} // closed when a held Commit was made
 	lag      chan struct{} // the watch tells nothing until it is closed
 	deaf     bool          // Put fails
+	slow     time.Duration // a Commit takes so long
 	commits  int
 	attempts int
 }
@@ -232,9 +233,10 @@ func (f *faulty) set(change func(*faulty)) {
 
 func (f *faulty) Commit(ctx context.Context, writes []fabric.Write) ([]uint64, error) {
 	f.mu.Lock()
-	dead, refuse, held, late := f.dead, f.refuse, f.held, f.late
+	dead, refuse, held, late, slow := f.dead, f.refuse, f.held, f.late, f.slow
 	f.attempts++
 	f.mu.Unlock()
+	time.Sleep(slow)
 	if dead || refuse {
 		return nil, errFaulty
 	}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -268,6 +269,45 @@ func TestLedgerCatchUp(t *testing.T) {
 		if b.CatchUp(t.Context()) {
 			t.Error("caught up after the end")
 		}
+	})
+}
+
+// While changes come faster than a slow ledger takes them, a batch is always due: the outbox of
+// a dead node and who catches up do not wait for the end of that.
+func TestLedgerSlowUnderSteadyChanges(t *testing.T) {
+	onTeam(t, Options{}, func(t *testing.T, tm *team) {
+		a, b := tm.join("n1"), tm.join("n2")
+		a.queue.fail(errors.New("unreachable"))
+		a.Emit("a", ChannelOccupied("x"))
+		after(second)
+		a.die()
+		b.ledger.set(func(f *faulty) { f.slow = 300 * time.Millisecond })
+		done := make(chan struct{})
+		var emitting sync.WaitGroup
+		emitting.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				case <-time.After(10 * time.Millisecond):
+					b.Emit("a", ChannelOccupied(fmt.Sprint("c", i)))
+				}
+			}
+		})
+		after(second)
+		tm.told()
+		b.TakeOver()
+		ctx, cancel := context.WithTimeout(t.Context(), second)
+		defer cancel()
+		if !b.CatchUp(ctx) {
+			t.Error("did not catch up within a second")
+		}
+		after(second)
+		if !slices.Contains(tm.told(), "channel_occupied x") {
+			t.Error("the outbox of the dead node waits")
+		}
+		close(done)
+		emitting.Wait()
 	})
 }
 

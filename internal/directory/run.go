@@ -23,9 +23,17 @@ type Options struct {
 	// Changed is told what changes on other nodes, in the order of each node, one call at a
 	// time. It may use the Directory, but not NodeGone.
 	Changed func([]Change)
-	Dropped func(reason string)
+	Dropped func(reason string) // counts what was lost under a reason, one of the Drop constants
 	Logger  *slog.Logger
 }
+
+// Reasons given to Options.Dropped.
+const (
+	DropRowTooLarge = "directory_row_too_large" // no message can carry it; it is left out
+	DropPublish     = "directory_publish"       // a message that was not sent; who misses it asks
+	DropMalformed   = "directory_malformed"     // a message that cannot be read
+	DropAskers      = "directory_askers"        // a question of one node too many; it asks again
+)
 
 // Sizes of messages in bytes: of a batch of changes and of one part of a snapshot.
 const (
@@ -109,7 +117,7 @@ func (d *Directory) Run(ctx context.Context) error {
 // counted: one with a key or entry over 4 KiB, or a value over 64 KiB.
 func (d *Directory) Set(key, entry string, value []byte) {
 	if len(key) > maxText || len(entry) > maxText || len(value) > maxRow {
-		d.options.Dropped("directory_row_too_large")
+		d.options.Dropped(DropRowTooLarge)
 		value = nil // what was there is no longer true
 	}
 	d.mu.Lock()
@@ -153,7 +161,7 @@ func (d *Directory) flush() {
 // publish sends a message. One that is lost is noticed by its receivers, who ask.
 func (d *Directory) publish(subject string, m *message) {
 	if err := d.options.Signal.Publish(context.Background(), subject, m.encode()); err != nil {
-		d.options.Dropped("directory_publish")
+		d.options.Dropped(DropPublish)
 		d.options.Logger.Debug("directory message not sent", "subject", subject, "error", err)
 	}
 }
@@ -171,7 +179,7 @@ func (d *Directory) sendDigest() {
 func (d *Directory) receive(raw fabric.Message) {
 	m, err := decode(raw.Payload)
 	if err != nil {
-		d.options.Dropped("directory_malformed")
+		d.options.Dropped(DropMalformed)
 		return
 	}
 	d.delivering.Lock()
@@ -191,14 +199,14 @@ func (d *Directory) receive(raw fabric.Message) {
 func (d *Directory) answer(raw fabric.Message) {
 	m, err := decode(raw.Payload)
 	if err != nil || m.kind != kindAsk {
-		d.options.Dropped("directory_malformed")
+		d.options.Dropped(DropMalformed)
 		return
 	}
 	d.mu.Lock()
 	if len(d.askers) < maxAskers {
 		d.askers[m.node] = struct{}{}
 	} else {
-		d.options.Dropped("directory_askers")
+		d.options.Dropped(DropAskers)
 	}
 	d.mu.Unlock()
 	select {

@@ -31,6 +31,13 @@ func newLimits(c config.RateLimit) *limits {
 // another node within it, and what the message takes, can go over the limit.
 const tellPause = 5 * time.Millisecond
 
+// Reasons under which losses of that telling are counted.
+const (
+	dropRatesMalformed = "rates_malformed" // a message that cannot be read
+	dropRatesUntold    = "rates_untold"    // a use of a key too many to be told
+	dropRatesPublish   = "rates_publish"   // a message that was not sent
+)
+
 // shared is what the exchange of a limit needs of it.
 type shared interface {
 	Tell() (message []byte, untold int)
@@ -99,7 +106,7 @@ type teller struct {
 // hear takes what another node tells.
 func (t teller) hear(m fabric.Message) {
 	if err := t.limit.Hear(m.Payload); err != nil {
-		t.drop("rates_malformed")
+		t.drop(dropRatesMalformed)
 	}
 }
 
@@ -125,13 +132,13 @@ func (t teller) tell(ctx context.Context) {
 	for {
 		message, untold := t.limit.Tell()
 		for range untold {
-			t.drop("rates_untold")
+			t.drop(dropRatesUntold)
 		}
 		if message == nil {
 			return
 		}
 		if err := t.rates.Publish(ctx, t.subject, message); err != nil {
-			t.drop("rates_publish")
+			t.drop(dropRatesPublish)
 		}
 	}
 }

@@ -168,7 +168,7 @@ func (n *Node) startStorage(ctx context.Context) error {
 	n.fabric, err = natsfabric.New(conn, natsfabric.Options{
 		Replicas: replicas,
 		Logger:   n.log.With("part", "fabric"),
-		Dropped:  func(reason string, lost int) { n.metrics.Dropped(reason, lost) },
+		Dropped:  n.metrics.Lost,
 	})
 	if err != nil {
 		return fmt.Errorf("open the fabric: %w", err)

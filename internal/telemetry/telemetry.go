@@ -79,6 +79,9 @@ func (m *Metrics) Gauge(name, help string, read func() float64) {
 // Drop counts one loss under its reason, a fixed name. Every loss anywhere goes through it.
 func (m *Metrics) Drop(reason string) { m.dropped.WithLabelValues(reason).Inc() }
 
+// Lost counts n things that were lost for a reason.
+func (m *Metrics) Lost(reason string, n int) { m.dropped.WithLabelValues(reason).Add(float64(n)) }
+
 // Sent counts webhook events by the result of an attempt.
 func (m *Metrics) Sent(result string, n int) { m.webhooks.WithLabelValues(result).Add(float64(n)) }
 

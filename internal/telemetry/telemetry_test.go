@@ -58,6 +58,7 @@ func TestMetrics(t *testing.T) {
 	m.Drop("slow_consumer")
 	m.Drop("slow_consumer")
 	m.Dropped("queue_full", 3)
+	m.Lost("signal_stale", 2)
 	m.Sent("accepted", 5)
 	waiting := 7.0
 	m.Gauge("x_waiting", "What waits.", func() float64 { return waiting })
@@ -66,6 +67,7 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{
 		`x_dropped_total{reason="slow_consumer"} 2`,
 		`x_dropped_total{reason="webhook_queue_full"} 3`,
+		`x_dropped_total{reason="signal_stale"} 2`,
 		`x_webhook_events_total{result="accepted"} 5`,
 		`x_build_info{version="v1.2.3"} 1`,
 		`x_waiting 8`,

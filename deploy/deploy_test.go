@@ -50,6 +50,7 @@ func families(t *testing.T) map[string]family {
 	all := map[string]family{}
 	described(t, all, pusher.NewMetrics(prefix, "6001"))
 	described(t, all, api.NewMetrics(prefix, "6001"))
+	described(t, all, telemetry.NewCluster(prefix, nil))
 	metrics := telemetry.NewMetrics(prefix, "v0")
 	// A vector is not gathered before it has a value.
 	metrics.Drop("any")

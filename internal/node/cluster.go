@@ -87,6 +87,7 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 	}
 	n.cluster = k
 	n.found.Store(k)
+	n.exportCluster()
 	n.adviseSize(cluster.Stores(k.decision.Members))
 	k.decision.Hello.ReleaseRoutePort()
 	return &engine.Cluster{

@@ -51,25 +51,36 @@ func configSources(cmd *cobra.Command) (config.Sources, *importer.Result, error)
 	return sources, imported, err
 }
 
-// loadConfig reads file, environment and flags of a command with addConfigFlags. The error
-// holds all mistakes, one a line, and no secret.
+// loadConfig reads file, environment and flags of a command with addConfigFlags that looks for
+// a node. The error holds all mistakes, one a line, and no secret.
 func loadConfig(cmd *cobra.Command) (config.Config, error) {
-	c, _, err := loadImported(cmd)
+	sources, _, err := configSources(cmd)
+	if err != nil {
+		return config.Config{}, err
+	}
+	c, _, err := loadSummary(sources)
 	return c, err
 }
 
-// loadImported is loadConfig that also tells what was imported, if the file is one of another
-// system.
-func loadImported(cmd *cobra.Command) (config.Config, *importer.Result, error) {
+// loadServed is loadConfig of a node that serves. It also tells what was imported, if the file
+// is one of another system.
+func loadServed(cmd *cobra.Command) (config.Config, *importer.Result, error) {
 	sources, imported, err := configSources(cmd)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
-	c, err := config.Load(sources)
+	sources.Serve = true
+	c, _, err := loadSummary(sources)
+	return c, imported, err
+}
+
+// loadSummary is config.LoadSummary with an error for people.
+func loadSummary(sources config.Sources) (config.Config, config.Summary, error) {
+	c, s, err := config.LoadSummary(sources)
 	if err != nil {
-		return config.Config{}, nil, fmt.Errorf("the configuration is not valid:\n%w", err)
+		err = fmt.Errorf("the configuration is not valid:\n%w", err)
 	}
-	return c, imported, nil
+	return c, s, err
 }
 
 // newConfigCommand returns the command that checks and documents the configuration.
@@ -102,9 +113,10 @@ func newConfigCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, s, err := config.LoadSummary(sources)
+			sources.Serve = true
+			_, s, err := loadSummary(sources)
 			if err != nil {
-				return fmt.Errorf("the configuration is not valid:\n%w", err)
+				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "configuration is valid: "+
 				"%d options set by file, %d by environment, %d by flags; %d apps\n",

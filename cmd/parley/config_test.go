@@ -69,3 +69,11 @@ func TestConfigPrints(t *testing.T) {
 		}
 	}
 }
+
+// The check refuses what serve refuses.
+func TestConfigCheckAsksForTheSecret(t *testing.T) {
+	_, err := runConfig(t, "check", "--cluster.seeds=10.0.0.5")
+	if err == nil || !strings.Contains(err.Error(), "cluster.secret (default): must have 16 bytes or more") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -30,7 +30,7 @@ func newServeCommand() *cobra.Command {
 queues and exits with 0; a second signal ends it at once. SIGHUP reloads the certificate.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, imported, err := loadImported(cmd)
+			c, imported, err := loadServed(cmd)
 			if err != nil {
 				return err
 			}

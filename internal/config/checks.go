@@ -62,6 +62,29 @@ func isHost(host string) error {
 	return nil
 }
 
+// maxMembers is that of package cluster.
+const maxMembers = 256
+
+// isExpect accepts how many nodes form a cluster, by the rule of package cluster.
+func isExpect(nodes int) error {
+	if nodes < 0 || nodes == 1 || nodes > maxMembers {
+		return fmt.Errorf("must be 0 (only join) or 2 to %d; a node of its own has no cluster section, and "+
+			"takes its data along when it gets one: start it without cluster.seeds and "+
+			"cluster.bootstrap_expect", maxMembers)
+	}
+	return nil
+}
+
+var clusterDomain = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$`)
+
+// isDomain accepts the name of a cluster, by the rule of package cluster.
+func isDomain(s string) error {
+	if !clusterDomain.MatchString(s) {
+		return errors.New("must be letters, digits, - _ and dots")
+	}
+	return nil
+}
+
 func notEmpty(s string) error {
 	if s == "" {
 		return errRequired

@@ -26,6 +26,9 @@ type Sources struct {
 	Imported *Imported      // in place of that file, may be nil
 	Environ  []string       // NAME=value, as of os.Environ; only names with PARLEY_ count
 	Flags    *pflag.FlagSet // as of RegisterFlags, may be nil; only flags that were given count
+	// Serve asks for what only a node that serves needs as well: the secret of its cluster.
+	// Who looks for a node has the same file, and not always the node's environment.
+	Serve bool
 }
 
 // Summary counts what each source has set.
@@ -90,6 +93,7 @@ func Load(sources Sources) (Config, error) {
 // LoadSummary is Load that also counts what each source has set.
 func LoadSummary(sources Sources) (Config, Summary, error) {
 	l := newLoader()
+	l.serve = sources.Serve
 	if sources.Imported != nil {
 		l.imported(sources.Imported)
 	} else if name := sources.FileName(); name != "" {

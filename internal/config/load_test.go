@@ -183,6 +183,24 @@ secret = "s"
 		},
 	},
 	{
+		name:    "cluster, a secret that is too short",
+		environ: []string{"PARLEY_CLUSTER_SEEDS=10.0.0.5", "PARLEY_CLUSTER_SECRET=short"},
+		want: []string{
+			`cluster.secret (environment PARLEY_CLUSTER_SECRET): must have 16 bytes or more; make one with: ` +
+				`openssl rand -hex 32`,
+		},
+	},
+	{
+		name:    "cluster, one node",
+		environ: []string{"PARLEY_CLUSTER_BOOTSTRAP_EXPECT=1", "PARLEY_CLUSTER_DOMAIN=my cluster"},
+		want: []string{
+			`cluster.domain (environment PARLEY_CLUSTER_DOMAIN): must be letters, digits, - _ and dots, not "my cluster"`,
+			`cluster.bootstrap_expect (environment PARLEY_CLUSTER_BOOTSTRAP_EXPECT): must be 0 (only join) or 2 to 256; ` +
+				`a node of its own has no cluster section, and takes its data along when it gets one: start it ` +
+				`without cluster.seeds and cluster.bootstrap_expect, not "1"`,
+		},
+	},
+	{
 		name:    "ports shifted and equal",
 		environ: []string{"PARLEY_PORT_OFFSET=60000", "PARLEY_METRICS_PORT=6001"},
 		want: []string{
@@ -287,6 +305,28 @@ func TestProblems(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A node that serves needs the secret of its cluster; who looks for the node does not.
+func TestSecretOfWhoServes(t *testing.T) {
+	for _, test := range []struct {
+		environ []string
+		serve   bool
+		refused bool
+	}{
+		{[]string{"PARLEY_CLUSTER_SEEDS=10.0.0.5"}, true, true},
+		{[]string{"PARLEY_CLUSTER_BOOTSTRAP_EXPECT=3"}, true, true},
+		{[]string{"PARLEY_CLUSTER_SEEDS=10.0.0.5", "PARLEY_CLUSTER_SECRET=0123456789abcdef"}, true, false},
+		{[]string{"PARLEY_CLUSTER_SEEDS=10.0.0.5", "PARLEY_FABRIC_DRIVER=memory"}, true, false},
+		{[]string{"PARLEY_CLUSTER_SEEDS=10.0.0.5"}, false, false},
+		{nil, true, false},
+	} {
+		_, err := Load(Sources{Environ: test.environ, Serve: test.serve})
+		var problem Problem
+		if refused := errors.As(err, &problem) && problem.Key == "cluster.secret"; refused != test.refused || !refused && err != nil {
+			t.Errorf("%+v: %v", test, err)
+		}
 	}
 }
 

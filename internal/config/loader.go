@@ -18,6 +18,7 @@ type loader struct {
 	origins  map[string]string // option to the source that set it last
 	failed   map[string]bool   // options with a problem
 	broken   bool              // the file could not be read, so that its options are unknown
+	serve    bool              // as of Sources
 }
 
 func newLoader() *loader {

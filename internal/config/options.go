@@ -34,7 +34,7 @@ var options = []field[Config]{
 
 	option("cluster.domain", "parley", stringKind,
 		"Name of the cluster; nodes of other domains are ignored.",
-		func(c *Config) *string { return &c.Cluster.Domain }, notEmpty),
+		func(c *Config) *string { return &c.Cluster.Domain }, notEmpty, isDomain),
 	option("cluster.secret", "", stringKind,
 		"What the nodes of the cluster know and nobody else: 16 random bytes or more.",
 		func(c *Config) *string { return &c.Cluster.Secret }, printable).secret(),
@@ -43,7 +43,7 @@ var options = []field[Config]{
 		func(c *Config) *[]string { return &c.Cluster.Seeds }),
 	option("cluster.bootstrap_expect", "0", intKind,
 		"How many nodes with the role store form a new cluster; 0 only joins one.",
-		func(c *Config) *int { return &c.Cluster.BootstrapExpect }, atLeast(0)),
+		func(c *Config) *int { return &c.Cluster.BootstrapExpect }, isExpect),
 	option("cluster.properties", "", propertiesKind,
 		"What else to tell of this node to everybody who looks at the cluster: a table of strings, "+
 			"or a list of key=value.",

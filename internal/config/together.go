@@ -59,9 +59,25 @@ func (l *loader) checkTogether() {
 	}
 }
 
+// minSecretSize is that of package cluster, in bytes.
+const minSecretSize = 16
+
+// checkSecret records a cluster's secret that is too short, or missing on a node that serves.
+func (l *loader) checkSecret() {
+	c := &l.config
+	if !c.Cluster.Enabled() || c.Fabric.Driver == "memory" || c.Cluster.Secret == "" && !l.serve {
+		return
+	}
+	if len(c.Cluster.Secret) < minSecretSize {
+		l.conflict("cluster.secret", []string{"cluster.seeds", "cluster.bootstrap_expect", "fabric.driver"}, fmt.Sprintf(
+			"must have %d bytes or more; make one with: openssl rand -hex 32", minSecretSize))
+	}
+}
+
 // checkCluster records what does not fit together between nodes.
 func (l *loader) checkCluster() {
 	c := &l.config.Cluster
+	l.checkSecret()
 	if heartbeat := c.HeartbeatInterval; c.NodeTimeout < 2*heartbeat {
 		l.conflict("cluster.node_timeout", []string{"cluster.heartbeat_interval"}, fmt.Sprintf(
 			"is %v and must be at least twice cluster.heartbeat_interval, which is %v: a node may miss one "+

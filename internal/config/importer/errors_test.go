@@ -34,7 +34,7 @@ func TestProblemsNameTheLine(t *testing.T) {
 			[]string{`apps[0].secret (config.json:2): is required and must not be empty`}},
 		{"options that do not fit together", text(".env", "ADAPTER_DRIVER=local\nPORT=9601\n"),
 			[]string{`metrics.port (default): must differ from channels.port, which is 9601 as well`}},
-		{"members", text("wk.yaml", "cluster:\n  initNodes:\n    - 1001@nowhere\n"),
+		{"members", text("wk.yaml", "cluster:\n  initNodes:\n    - 1001@nowhere\n    - 1002@10.0.0.5:11110\n"),
 			[]string{`cluster.initNodes (wk.yaml:3): must be host:port, not "nowhere"`}},
 		{"offset", text("carbon.xml", "<Server>\n<Ports>\n<Offset>x</Offset></Ports></Server>"),
 			[]string{`Server.Ports.Offset (carbon.xml:3): must be a whole number, not "x"`}},

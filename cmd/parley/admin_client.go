@@ -52,7 +52,7 @@ func addAdminFlags(cmd *cobra.Command) *adminFlags {
 	for _, key := range []string{"node.data_dir", "channels.port", "port_offset"} {
 		flags.AddFlag(options.Lookup(key))
 	}
-	flags.StringVar(&f.server, "server", "", "address of the node, such as http://127.0.0.1:6001")
+	flags.StringVar(&f.server, "server", "", "address of the node, such as 127.0.0.1:6001 or https://node2.example.com")
 	flags.StringVar(&f.token, "token", "", "token of the admin API")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	return f
@@ -89,6 +89,9 @@ func explainCall(err error, server string) error {
 
 // client returns a client for the node that the flags name.
 func (f *adminFlags) client(cmd *cobra.Command) (*admin.Client, error) {
+	if f.server != "" && !strings.Contains(f.server, "://") {
+		f.server = "http://" + f.server
+	}
 	client := &admin.Client{Server: f.server, Token: f.token, HTTP: &http.Client{Timeout: adminTimeout}}
 	if client.Server != "" && client.Token != "" {
 		return client, checkServer(client.Server) // there is nothing to ask the configuration for

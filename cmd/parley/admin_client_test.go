@@ -230,6 +230,7 @@ func TestWhereTheTokenComesFrom(t *testing.T) {
 	t.Setenv("PARLEY_ADMIN_TOKEN", "wrong")
 	expectError(t, "app list --server "+server.URL, "refused the admin token", "PARLEY_ADMIN_TOKEN")
 	expect(t, "app list --server "+server.URL+" --token "+testToken, "fixed")
+	expect(t, "app list --server "+u.Host+" --token "+testToken, "fixed")
 	t.Setenv("PARLEY_ADMIN_TOKEN", testToken)
 	t.Setenv("PARLEY_NODE_DATA_DIR", t.TempDir())
 	expect(t, "app list --server "+server.URL, "fixed")
@@ -241,7 +242,9 @@ func TestNoNodeAnswers(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
 	expectError(t, "app list --token x --server "+server.URL, "no answer from "+server.URL, "parley serve", "--server")
-	expectError(t, "app list --token x --server 127.0.0.1:6001", `--server "127.0.0.1:6001" must look like http`)
+	expectError(t, "app list --token x --server ftp://127.0.0.1:6001", `--server "ftp://127.0.0.1:6001" must look like http`)
+	expectError(t, "app list --token x --server :6001", `--server "http://:6001" must look like http`)
+	expectError(t, "app list --token x --server "+strings.TrimPrefix(server.URL, "http://"), "no answer from "+server.URL)
 	expectError(t, "app list --token x --channels.port 0", "channels.port is 0", "--server")
 }
 

@@ -91,8 +91,8 @@ func newClusterDrainCommand(remote *adminFlags) *cobra.Command {
 balancers need to notice, it takes no new clients and tells those that it has to connect again
 (4200), --rate of them each second. The HTTP API goes on working. The command returns at once;
 "parley cluster members" shows how many clients are left. "parley cluster undrain" and a restart
-take the node back.`,
-		Args: cobra.NoArgs,
+take the node back. The node is the one that --server or --config names, not an argument.`,
+		Args: thisNode,
 		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
 			if rate < 1 {
 				return fmt.Errorf("--rate is %d and must be at least 1", rate)
@@ -113,11 +113,21 @@ take the node back.`,
 	return cmd
 }
 
+// thisNode refuses the name of a node: one is asked to drain itself.
+func thisNode(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%q: \"parley cluster %s\" takes no name of a node, it asks the one on this machine: "+
+		"name another with --server, such as --server http://10.0.0.5:6001, or with -c, the file of its options",
+		args[0], cmd.Name())
+}
+
 func newClusterUndrainCommand(remote *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "undrain",
 		Short: "Take the node back into the rotation",
-		Args:  cobra.NoArgs,
+		Args:  thisNode,
 		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
 			if err := client.Undrain(cmd.Context()); err != nil {
 				return err
@@ -230,11 +240,13 @@ func describeEngine(view admin.ClusterView) string {
 	if !engine.Store {
 		return parts[0] + ", no store on this node"
 	}
-	leader := "no leader"
-	if engine.Leader != "" {
-		leader = "led by " + nodeName(view, engine.Leader)
-	}
-	parts = append(parts, leader, fmt.Sprintf("%d with a store", engine.Size))
+	switch {
+	case engine.Leader != "":
+		parts = append(parts, "led by "+nodeName(view, engine.Leader))
+	case engine.Healthy:
+		parts = append(parts, "no leader")
+	} // otherwise the error says so
+	parts = append(parts, fmt.Sprintf("%d with a store", engine.Size))
 	for _, peer := range engine.Peers {
 		if peer.Offline {
 			parts = append(parts, nodeName(view, peer.ID)+" offline")

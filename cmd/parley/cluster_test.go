@@ -95,6 +95,8 @@ func TestClusterCommands(t *testing.T) {
 		{"drain --rate 5 --delay 2s", []string{"draining"}, nil, ""},
 		{"undrain", []string{"in the rotation: " + server.URL}, nil, ""},
 		{"drain --rate 0", nil, nil, "--rate is 0"},
+		{"drain node2", nil, nil, `"node2": "parley cluster drain" takes no name of a node`},
+		{"undrain node2", nil, nil, "name another with --server"},
 		{"drain --delay -1ns", nil, nil, "--delay is -1ns"},
 		{"lb", nil, nil, "--format"},
 		{"lb --format apache", nil, nil, "apache"},
@@ -186,6 +188,23 @@ func TestClusterStatusWhileStarting(t *testing.T) {
 		}
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s: no %q in\n%s", args, want, &out)
+		}
+	}
+}
+
+func TestDescribeEngine(t *testing.T) {
+	for _, test := range []struct {
+		engine admin.EngineView
+		want   string
+	}{
+		{admin.EngineView{Healthy: true, Store: true, Leader: "n1", Size: 3}, "healthy, led by n1, 3 with a store"},
+		{admin.EngineView{Healthy: true, Store: true, Size: 3}, "healthy, no leader, 3 with a store"},
+		{admin.EngineView{Error: "the cluster has no leader", Store: true, Size: 3},
+			"not healthy: the cluster has no leader, 3 with a store"},
+		{admin.EngineView{Error: "no answer"}, "not healthy: no answer, no store on this node"},
+	} {
+		if got := describeEngine(admin.ClusterView{Engine: test.engine}); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
 }

@@ -39,6 +39,11 @@ It listens on this machine only. What comes after -- goes to "parley serve" of e
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
+			// A closed pipe on the standard output ends dev.Run, which stops the nodes and removes
+			// their data. Uncaught it would end this program at once; ignored, the nodes would inherit that.
+			pipes := make(chan os.Signal, 1)
+			signal.Notify(pipes, syscall.SIGPIPE)
+			defer signal.Stop(pipes)
 			context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 			o.Args, o.In, o.Out = args, cmd.InOrStdin(), cmd.OutOrStdout()
 			return dev.Run(ctx, o)

@@ -55,7 +55,8 @@ type cluster struct {
 	greeted  bool
 }
 
-// Run starts the nodes and the balancer and does what is typed in until ctx ends or "quit".
+// Run starts the nodes and the balancer and does what is typed in until ctx ends, "quit", or Out
+// takes nothing more. Who gives the standard output must catch SIGPIPE.
 // All processes have ended when it returns. Errors: ErrInvalid, those of the disk and of
 // the balancer's port.
 func Run(ctx context.Context, o Options) error {
@@ -73,7 +74,7 @@ func Run(ctx context.Context, o Options) error {
 		defer func() { _ = os.RemoveAll(temporary) }()
 		o.DataDir = temporary
 	}
-	c := &cluster{options: o, out: &terminal{out: o.Out}, exited: make(chan *process)}
+	c := &cluster{options: o, out: newTerminal(o.Out), exited: make(chan *process)}
 	var err error
 	if c.setup, err = prepare(o); err != nil {
 		return err
@@ -106,6 +107,9 @@ func (c *cluster) run(ctx context.Context) error {
 		c.show()
 		select {
 		case <-ctx.Done():
+			c.stopAll()
+			return nil
+		case <-c.out.gone: // nobody reads, as behind "| head"
 			c.stopAll()
 			return nil
 		case node := <-c.exited:

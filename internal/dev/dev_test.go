@@ -131,7 +131,7 @@ func TestBalancerCloses(t *testing.T) {
 
 func TestPrefixedLines(t *testing.T) {
 	var out bytes.Buffer
-	w := (&terminal{out: &out}).prefixed("n | ")
+	w := newTerminal(&out).prefixed("n | ")
 	for _, part := range []string{"one\ntw", "o\r\n", "\n", "rest"} {
 		if n, err := io.WriteString(w, part); n != len(part) || err != nil {
 			t.Fatal(n, err)

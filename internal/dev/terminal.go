@@ -12,9 +12,13 @@ const maxLine = 64 << 10
 
 // terminal is written to by all nodes, whole lines at a time.
 type terminal struct {
-	mu  sync.Mutex
-	out io.Writer
+	mu   sync.Mutex
+	out  io.Writer
+	gone chan struct{} // closed when out takes nothing more
+	once sync.Once     // of closing it
 }
+
+func newTerminal(out io.Writer) *terminal { return &terminal{out: out, gone: make(chan struct{})} }
 
 // say writes a line of the cluster itself.
 func (t *terminal) say(format string, args ...any) {
@@ -24,7 +28,9 @@ func (t *terminal) say(format string, args ...any) {
 func (t *terminal) raw(text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, _ = io.WriteString(t.out, text) // without a terminal there is nobody to tell
+	if _, err := io.WriteString(t.out, text); err != nil {
+		t.once.Do(func() { close(t.gone) })
+	}
 }
 
 // prefixed returns a writer that puts a prefix before each line.

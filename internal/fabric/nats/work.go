@@ -30,7 +30,9 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		if bound.Err() != nil || q.provider.conn.IsClosed() {
 			break
 		}
-		q.warn("worker interrupted", slog.Any("error", err))
+		if lasts, tell := w.interruption.failed(); tell {
+			q.warn("worker interrupted, trying on", slog.Any("error", err), slog.Duration("lasts", lasts.Round(time.Second)))
+		}
 		if !errors.Is(err, jetstream.ErrNoHeartbeat) {
 			pause(bound)
 		}
@@ -53,6 +55,16 @@ type worker struct {
 	handler fabric.Handler
 	slots   chan struct{} // holds one token for each running handler
 	running sync.WaitGroup
+
+	interruption interruption
+}
+
+// works says in the log that an interruption is over.
+func (w *worker) works() {
+	if lasted, was := w.interruption.over(); was {
+		w.queue.provider.logger.Info("worker works again", slog.Duration("after", lasted.Round(time.Second)),
+			slog.String("queue", w.queue.config.Name))
+	}
 }
 
 // consume starts a handler for each job that the consumer delivers, until ctx ends or the
@@ -69,6 +81,8 @@ func (w *worker) consume(ctx context.Context) error {
 		return err
 	}
 	defer w.giveBack(deliveries)
+	well := time.AfterFunc(wellAfter, w.works)
+	defer well.Stop()
 	for {
 		select {
 		case w.slots <- struct{}{}:
@@ -81,6 +95,7 @@ func (w *worker) consume(ctx context.Context) error {
 			<-w.slots
 			return err
 		}
+		w.works()
 		if !w.queue.config.IsIdle() { // asked for while idle, and come when not any more
 			w.giveUpLease(msg, 0)
 			<-w.slots

@@ -1,0 +1,54 @@
+package nats
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// tellFirst and tellMax are the shortest and the longest time between two lines in the log
+	// about an interruption that lasts; it doubles from one to the next.
+	tellFirst = 10 * time.Second
+	tellMax   = 10 * time.Minute
+	// wellAfter is how long a worker waits undisturbed for a job when an interruption counts
+	// as over. It notices a dead server within silence.
+	wellAfter = 2 * silence
+)
+
+// interruption keeps a worker from telling of every try while the store is away.
+type interruption struct {
+	mu    sync.Mutex
+	since time.Time // zero when there is none
+	next  time.Time // when it is told again
+	wait  time.Duration
+}
+
+// failed takes note of a failed try and tells whether the log is to say so, and for how long
+// it has failed.
+func (i *interruption) failed() (lasts time.Duration, tell bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := time.Now()
+	switch {
+	case i.since.IsZero():
+		i.since, i.wait = now, tellFirst
+	case now.Before(i.next):
+		return 0, false
+	default:
+		i.wait = min(2*i.wait, tellMax)
+	}
+	i.next = now.Add(i.wait)
+	return now.Sub(i.since), true
+}
+
+// over ends the interruption. It tells how long that was, and whether there was one.
+func (i *interruption) over() (lasted time.Duration, was bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.since.IsZero() {
+		return 0, false
+	}
+	lasted = time.Since(i.since)
+	i.since = time.Time{}
+	return lasted, true
+}

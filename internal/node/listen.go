@@ -173,7 +173,7 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 		}
 		handler := admin.New(n.apps, n.webhooks, token, n.log.With("part", "admin"))
 		if n.cluster != nil {
-			handler.WithCluster(n)
+			handler.WithCluster(n).WithStores(n.storesAnswer)
 		}
 		mux.Handle(prefix+"/admin/v1/", http.StripPrefix(prefix, handler))
 	}

@@ -147,14 +147,19 @@ func (g *grower) giveUp(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// allThere returns an error that names the nodes with a store that are away, if there are any.
-func allThere(view cluster.View, known []cluster.Member) error {
-	var away []string
+// storesAway returns the names of the nodes with a store that are away.
+func storesAway(view cluster.View, known []cluster.Member) (names []string) {
 	for _, m := range known {
 		if _, alive := view.Member(m.ID); !alive && m.HasRole(cluster.RoleStore) {
-			away = append(away, m.Name)
+			names = append(names, m.Name)
 		}
 	}
+	return names
+}
+
+// allThere returns an error that names the nodes with a store that are away, if there are any.
+func allThere(view cluster.View, known []cluster.Member) error {
+	away := storesAway(view, known)
 	if len(away) == 0 {
 		return nil
 	}

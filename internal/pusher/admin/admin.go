@@ -45,9 +45,10 @@ var _ DeadLetters = (*webhook.Emitter)(nil)
 type Handler struct {
 	apps    *apps.Registry
 	dead    DeadLetters
-	cluster Cluster           // nil for a node of its own
-	token   [sha256.Size]byte // of the token, so that comparing tells nothing of its length
-	closed  bool              // there is no token, so nobody may enter
+	cluster Cluster                         // nil for a node of its own
+	stores  func(ctx context.Context) error // as of WithStores, nil for a node of its own
+	token   [sha256.Size]byte               // of the token, so that comparing tells nothing of its length
+	closed  bool                            // there is no token, so nobody may enter
 	log     *slog.Logger
 	mux     *http.ServeMux
 }
@@ -63,15 +64,15 @@ func New(registry *apps.Registry, dead DeadLetters, token string, log *slog.Logg
 		log:    log,
 		mux:    http.NewServeMux(),
 	}
-	h.route("apps", methods{http.MethodGet: h.listApps, http.MethodPost: h.createApp})
+	h.route("apps", methods{http.MethodGet: h.listApps, http.MethodPost: h.stored(h.createApp)})
 	h.route("apps/{id}", methods{
-		http.MethodGet: h.showApp, http.MethodPatch: h.patchApp, http.MethodDelete: h.deleteApp,
+		http.MethodGet: h.showApp, http.MethodPatch: h.stored(h.patchApp), http.MethodDelete: h.stored(h.deleteApp),
 	})
-	h.route("apps/{id}/rotate", methods{http.MethodPost: h.rotateApp})
+	h.route("apps/{id}/rotate", methods{http.MethodPost: h.stored(h.rotateApp)})
 	h.routeCluster()
-	h.route("webhooks/dead-letters", methods{http.MethodGet: h.listDead})
-	h.route("webhooks/dead-letters/{id}", methods{http.MethodDelete: h.discardDead})
-	h.route("webhooks/dead-letters/{id}/replay", methods{http.MethodPost: h.replayDead})
+	h.route("webhooks/dead-letters", methods{http.MethodGet: h.stored(h.listDead)})
+	h.route("webhooks/dead-letters/{id}", methods{http.MethodDelete: h.stored(h.discardDead)})
+	h.route("webhooks/dead-letters/{id}/replay", methods{http.MethodPost: h.stored(h.replayDead)})
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		h.fail(w, problem{http.StatusNotFound, CodeNotFound, "there is nothing at this path"})
 	})

@@ -65,7 +65,7 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 		return problem{http.StatusConflict, CodeStays, err.Error()}
 	case errors.Is(err, ErrBusy):
 		return problem{http.StatusConflict, CodeBusy, err.Error()}
-	case errors.Is(err, ErrStopping):
+	case errors.Is(err, ErrStopping), errors.Is(err, ErrNoMajority):
 		return problem{http.StatusServiceUnavailable, CodeUnavailable, err.Error()}
 	case errors.Is(err, apps.ErrConflict):
 		return problem{http.StatusConflict, CodeConflict, err.Error()}

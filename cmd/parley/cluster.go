@@ -152,7 +152,7 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 		row("nodes", describeNodes(view))
 	}
 	if view.Starting == "" {
-		row("replicas", describeReplicas(view.Replicas))
+		row("replicas", describeReplicas(view))
 		row("survives", describeSurvival(view.Replicas))
 		row("engine", describeEngine(view))
 	}

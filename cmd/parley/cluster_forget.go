@@ -56,7 +56,7 @@ The command waits until all is done, at the longest --wait; the work goes on wit
 
 // awaitForgotten prints the steps until the member is gone, or it has failed.
 func awaitForgotten(ctx context.Context, client *admin.Client, member admin.ClusterMember, out io.Writer) error {
-	step := ""
+	step, waits := "", ""
 	ticker := time.NewTicker(forgetPoll)
 	defer ticker.Stop()
 	for {
@@ -70,19 +70,22 @@ func awaitForgotten(ctx context.Context, client *admin.Client, member admin.Clus
 		case now != nil && now.ID == member.ID && now.Error != "":
 			return errors.New(now.Error)
 		case now != nil && now.ID == member.ID:
+			waits = now.Waits
 			if step != now.Step {
 				step = now.Step
 				if _, err := fmt.Fprintf(out, "%s: %s\n", printable(now.Name), printable(step)); err != nil {
 					return err
 				}
 			}
-		case !slices.ContainsFunc(slices.Concat(view.Members, view.Missing), isIt):
+		case slices.ContainsFunc(view.Members, isIt):
+			return fmt.Errorf("%s is back and stays a member", member.Name)
+		case !slices.ContainsFunc(view.Missing, isIt):
 			return nil
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return fmt.Errorf("not done yet, the node goes on: %s", step)
+			return fmt.Errorf("not done yet, the node goes on: %s", joinSome("; ", step, waits))
 		}
 	}
 }
@@ -91,29 +94,41 @@ func describeForgetting(f admin.Forgetting) string {
 	if f.Error != "" {
 		return f.Name + ": failed: " + f.Error
 	}
-	return f.Name + ": " + f.Step
+	return f.Name + ": " + joinSome("; ", f.Step, f.Waits)
+}
+
+// joinSome joins what is not empty.
+func joinSome(separator string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), separator)
 }
 
 // describeReplicas says how many copies there are, and what is done about missing ones.
-func describeReplicas(r admin.ReplicaView) string {
-	parts := []string{fmt.Sprint(r.Have)}
-	if r.Have == 0 {
-		parts[0] = "not known, the engine does not answer"
+func describeReplicas(view admin.ClusterView) string {
+	r := view.Replicas
+	lowering := view.Forgetting != nil && view.Forgetting.Error == ""
+	copies := fmt.Sprint(r.Have)
+	switch {
+	case r.Have == 0:
+		copies = "not known, the engine does not answer"
+	case len(r.Behind) == 0 || lowering:
+	case r.Away > 0:
+		copies += fmt.Sprintf(", fewer than %d of %d streams; none is raised while a node with a store is away", r.Want, len(r.Behind))
+	default:
+		copies += fmt.Sprintf(", to be raised to %d: %d streams are left", r.Want, len(r.Behind))
 	}
-	if len(r.Behind) > 0 {
-		parts[0] += fmt.Sprintf(", to be raised to %d: %d streams are left", r.Want, len(r.Behind))
-	}
-	if r.Work != "" {
-		parts = append(parts, r.Work)
-	}
-	return strings.Join(parts, "; ")
+	return joinSome("; ", copies, r.Work)
 }
 
-// describeSurvival says what the cluster can lose.
+// describeSurvival says what the cluster can lose, beside what is away.
 func describeSurvival(r admin.ReplicaView) string {
+	more := r.Survives - r.Away
 	switch {
 	case r.Have == 0:
 		return "not known"
+	case r.Away > 0 && more <= 0:
+		return fmt.Sprintf("no further loss: %d of %d nodes with a store %s away", r.Away, r.Stores, plural(r.Away, "is", "are"))
+	case r.Away > 0:
+		return fmt.Sprintf("the loss of %d more: %d of %d nodes with a store %s away", more, r.Away, r.Stores, plural(r.Away, "is", "are"))
 	case r.Survives == 0 && r.Stores == 2:
 		return "no loss: while one of the 2 nodes with a store is away nothing can be stored; add a third"
 	case r.Survives == 0:
@@ -122,4 +137,12 @@ func describeSurvival(r admin.ReplicaView) string {
 		return fmt.Sprintf("the loss of %d of %d nodes with a store, as %d would", r.Survives, r.Stores, r.Stores-1)
 	}
 	return fmt.Sprintf("the loss of %d of %d nodes with a store", r.Survives, r.Stores)
+}
+
+// plural returns one of two forms.
+func plural(count int, one, more string) string {
+	if count == 1 {
+		return one
+	}
+	return more
 }

@@ -34,13 +34,13 @@ func (c *twoOfThree) ClusterView() admin.ClusterView {
 	if c.workers {
 		return admin.ClusterView{Members: []admin.ClusterMember{worker, member("a", "node1", "10.0.0.5:6001", "ready")}}
 	}
-	missing := []admin.ClusterMember{member("c", "node3", "10.0.0.7:6001", "")}
+	missing, away := []admin.ClusterMember{member("c", "node3", "10.0.0.7:6001", "")}, 1
 	if c.gone {
-		missing = nil
+		missing, away = nil, 0
 	}
 	return admin.ClusterView{
 		Domain: "parley", ID: "c1", Epoch: 5, Self: "a", Forgetting: c.forgetting,
-		Replicas: admin.ReplicaView{Stores: 4, Survives: 1, Have: 3, Want: 3},
+		Replicas: admin.ReplicaView{Stores: 4, Survives: 1, Away: away, Have: 3, Want: 3},
 		Members: []admin.ClusterMember{
 			member("b", "node2", "10.0.0.6:6001", "draining"), member("a", "node1", "10.0.0.5:6001", "ready"), store,
 		},
@@ -90,7 +90,7 @@ func TestClusterCommands(t *testing.T) {
 		{"forget", nil, nil, "accepts 1 arg"},
 		{"forget node1", nil, nil, "it is alive"},
 		{"forget c", nil, nil, "no majority"},
-		{"status", []string{"replicas    3", "the loss of 1 of 4", "forgetting  node3: failed: no majority"}, nil, ""},
+		{"status", []string{"replicas    3", "no further loss: 1 of 4", "forgetting  node3: failed: no majority"}, nil, ""},
 		{"drain", []string{"draining " + server.URL}, nil, ""},
 		{"drain --rate 5 --delay 2s", []string{"draining"}, nil, ""},
 		{"undrain", []string{"in the rotation: " + server.URL}, nil, ""},
@@ -104,6 +104,7 @@ func TestClusterCommands(t *testing.T) {
 		{"lb --format haproxy", []string{"server node1 10.0.0.5:6001 check", "server node3 10.0.0.7:6001 check"}, []string{"10.0.0.8", "crt"}, ""},
 		{"lb --format nginx", []string{"10.0.0.6:6001 max_fails=1 fail_timeout=5s down"}, []string{"10.0.0.8", "443"}, ""},
 		{"forget node3 --force", []string{"forgotten: c"}, nil, ""},
+		{"status", []string{"the loss of 1 of 4 nodes with a store, as 3 would"}, []string{"forgetting"}, ""},
 	}
 	for _, test := range tests {
 		cmd := newClusterCommand()
@@ -129,6 +130,39 @@ func TestClusterCommands(t *testing.T) {
 	}
 	if got, want := strings.Join(cluster.asked, " "), "forget node1 false forget c false drain -1ns drain 2s undrain forget node3 true"; got != want {
 		t.Errorf("the node was asked to %s, want %s", got, want)
+	}
+}
+
+func TestDescribeReplicas(t *testing.T) {
+	forgetting := &admin.Forgetting{Name: "node5", Step: "stream s: from 5 to 3 replicas", Waits: "4 of 3 replicas"}
+	failed := &admin.Forgetting{Error: "stopped"}
+	for _, test := range []struct {
+		replicas           admin.ReplicaView
+		forgetting         *admin.Forgetting
+		survives, describe string
+	}{
+		{admin.ReplicaView{Stores: 3, Survives: 1, Have: 3, Want: 3}, nil, "the loss of 1 of 3 nodes with a store", "3"},
+		{admin.ReplicaView{Stores: 3, Survives: 1, Away: 1, Have: 3, Want: 3}, nil, "no further loss: 1 of 3 nodes with a store is away", "3"},
+		{admin.ReplicaView{Stores: 5, Survives: 2, Away: 1, Have: 5, Want: 5}, nil, "the loss of 1 more: 1 of 5 nodes with a store is away", "5"},
+		{admin.ReplicaView{Stores: 5, Survives: 2, Away: 2, Have: 5, Want: 5}, nil, "no further loss: 2 of 5 nodes with a store are away", "5"},
+		{admin.ReplicaView{Stores: 5, Survives: 1, Have: 3, Want: 5, Behind: []string{"s"}}, nil,
+			"the loss of 1 of 5 nodes with a store", "3, to be raised to 5: 1 streams are left"},
+		{admin.ReplicaView{Stores: 5, Survives: 1, Away: 1, Have: 3, Want: 5, Behind: []string{"s"}, Work: "w"}, failed,
+			"no further loss: 1 of 5 nodes with a store is away",
+			"3, fewer than 5 of 1 streams; none is raised while a node with a store is away; w"},
+		{admin.ReplicaView{Stores: 5, Survives: 1, Away: 1, Have: 3, Want: 5, Behind: []string{"s"}}, forgetting,
+			"no further loss: 1 of 5 nodes with a store is away", "3"},
+	} {
+		if got := describeSurvival(test.replicas); got != test.survives {
+			t.Errorf("%+v survives %q, want %q", test.replicas, got, test.survives)
+		}
+		view := admin.ClusterView{Replicas: test.replicas, Forgetting: test.forgetting}
+		if got := describeReplicas(view); got != test.describe {
+			t.Errorf("%+v is %q, want %q", test.replicas, got, test.describe)
+		}
+	}
+	if got, want := describeForgetting(*forgetting), "node5: stream s: from 5 to 3 replicas; 4 of 3 replicas"; got != want {
+		t.Errorf("forgetting is %q, want %q", got, want)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestForgottenIsNotTakenInAgain(t *testing.T) {
 		id := r.nodes[3].record.ID
 		r.network.divide(r.ids(1, 2), r.ids(3))
 		r.pass(7 * time.Second)
-		if err := r.nodes[1].Forget(t.Context(), id); err != nil {
+		if err := r.nodes[1].Forget(t.Context(), id, false); err != nil {
 			t.Fatal(err)
 		}
 		r.pass(time.Second)
@@ -83,7 +83,7 @@ func TestForgottenIsToldToThoseWhoWereAway(t *testing.T) {
 		r.kill(4)
 		r.network.divide(r.ids(1, 2), r.ids(3))
 		r.pass(10 * time.Second)
-		if err := r.nodes[1].Forget(t.Context(), id); err != nil {
+		if err := r.nodes[1].Forget(t.Context(), id, false); err != nil {
 			t.Fatal(err)
 		}
 		r.network.heal()

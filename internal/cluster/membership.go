@@ -174,14 +174,14 @@ func (m *Membership) PeerLost(id string) {
 
 // Forget tells all nodes that a member is gone for good: it is no route for those who join,
 // counts in no majority, and nobody takes it in again. Nodes that do not run hear of it when
-// they start. ErrAlive if it is not gone.
-func (m *Membership) Forget(ctx context.Context, id string) error {
+// they start. One that is alive, ErrAlive, is only forgotten on demand; it hears of it and ends.
+func (m *Membership) Forget(ctx context.Context, id string, alive bool) error {
 	if !uuidPattern.MatchString(id) {
 		return fmt.Errorf("%w: %.50q is no node id", ErrInvalidOptions, id)
 	}
 	err := ErrStopped
 	m.command(func() {
-		if _, alive := m.table.view.Member(id); alive {
+		if _, there := m.table.view.Member(id); there && !alive {
 			err = ErrAlive
 			return
 		}

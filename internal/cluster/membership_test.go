@@ -318,7 +318,7 @@ func TestForget(t *testing.T) {
 		r := newRoom(t, 1, 2, 3)
 		r.pass(time.Second)
 		id := r.nodes[3].record.ID
-		if err := r.nodes[1].Forget(t.Context(), id); !errors.Is(err, ErrAlive) {
+		if err := r.nodes[1].Forget(t.Context(), id, false); !errors.Is(err, ErrAlive) {
 			t.Errorf("forgetting a live member: %v", err)
 		}
 		r.kill(3)
@@ -333,12 +333,20 @@ func TestForget(t *testing.T) {
 		if known(1) != 3 || known(2) != 3 {
 			t.Errorf("a dead store node is remembered by %d and %d", known(1), known(2))
 		}
-		if err := r.nodes[1].Forget(t.Context(), id); err != nil {
+		if err := r.nodes[1].Forget(t.Context(), id, false); err != nil {
 			t.Fatal(err)
 		}
 		r.pass(time.Second)
 		if known(1) != 2 || known(2) != 2 {
 			t.Errorf("members remembered are %d and %d, want 2", known(1), known(2))
+		}
+		// One that is alive hears of it.
+		if err := r.nodes[1].Forget(t.Context(), r.nodes[2].record.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(time.Second)
+		if !r.nodes[2].outcast {
+			t.Error("the living does not know that it was forgotten")
 		}
 	})
 }

@@ -32,9 +32,10 @@ func (e *apiError) Error() string {
 
 // Codes of the JetStream API.
 const (
-	codeNoPeers        = 10005
-	codeStreamNotFound = 10059
-	codeNameInUse      = 10130 // by a restore
+	codeNoPeers          = 10005
+	codeConsumerNotFound = 10014
+	codeStreamNotFound   = 10059
+	codeNameInUse        = 10130 // by a restore
 )
 
 // apiResponse is the part that all answers of the JetStream API have.

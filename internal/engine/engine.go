@@ -49,7 +49,7 @@ type Engine struct {
 	server  *server.Server
 	logger  *slog.Logger
 	fatal   *fatalError
-	said    *repeats // of the log
+	log     *logAdapter
 	lock    *flock.Flock
 
 	routesMu sync.Mutex // held while routes change
@@ -119,7 +119,7 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 		stopped:     make(chan struct{}),
 	}
 	log := newLogAdapter(options.Logger, e.fatal, e.storeAdvice())
-	e.said = log.said
+	e.log = log
 	if e.cluster != nil {
 		e.routes = e.cluster.Routes
 		log.hide(e.cluster.passwords())
@@ -262,7 +262,7 @@ func (e *Engine) shutdown() {
 	e.server.Shutdown()
 	e.server.WaitForShutdown()
 	e.background.Wait()
-	e.said.close()
+	e.log.said.close()
 	if e.beforeUnlock != nil {
 		e.unlockErr = e.beforeUnlock()
 	}

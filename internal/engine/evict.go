@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,8 +23,13 @@ var (
 )
 
 const (
-	// evictTimeout bounds the wait until one stream is whole without the member.
+	// evictTimeout bounds the wait until one stream is whole without the member, which others
+	// may have to copy for that.
 	evictTimeout = 10 * time.Minute
+	// lowerTimeout bounds the wait until one stream has fewer replicas. Nothing is copied.
+	lowerTimeout = 2 * time.Minute
+	// awayTimeout bounds the wait until the others know which servers are away.
+	awayTimeout = 30 * time.Second
 	// evictPause is between two looks at that.
 	evictPause = 250 * time.Millisecond
 	// heardLately is for how long a server that was heard of counts as there.
@@ -38,51 +44,106 @@ const (
 	codeInFlight  = 10202
 )
 
+// Tell hears of the progress of an eviction: the step that begins, with nil, and afterwards what
+// it waits for, whenever that is another thing.
+type Tell func(step string, waits error)
+
 // Evict takes a member that is dead for good out of the cluster: streams with more replicas
 // than given are brought down to that number first, one at a time, then the member is taken
-// out of the metadata, where its name can never come back, and others get its replicas. It
-// returns when every stream is whole without it. It calls begin before each step. Repeating
-// it goes on from where it was. Errors: ErrPeerAlive, ErrOnlyCopy, ErrNoQuorum, ErrStandalone,
-// those of the server, and that of ctx.
-func (e *Engine) Evict(ctx context.Context, member string, replicas int, begin func(step string)) error {
-	conn, err := e.clusterConn()
+// out of the metadata, where its name can never come back, and others get its replicas; see
+// AwaitWithout. If ctx ends before that, or it fails, the member stays; what was brought down
+// stays so. Repeating it goes on from where it was. Errors: ErrPeerAlive, ErrOnlyCopy,
+// ErrNoQuorum, ErrStandalone, those of the server, and that of ctx.
+func (e *Engine) Evict(ctx context.Context, member string, replicas int, tell Tell) error {
+	v, err := e.eviction(member, tell)
 	if err != nil {
 		return fmt.Errorf("evict %s: %w", member, err)
 	}
-	v := &eviction{engine: e, conn: conn, member: member, peer: peerID(member), replicas: replicas}
-	begin("looking whether it can be spared")
+	tell("looking whether it can be spared", nil)
 	if err := v.check(ctx); err != nil {
 		return fmt.Errorf("evict %s: %w", member, err)
 	}
-	for name, have := range v.streams {
-		if have > replicas {
-			begin(fmt.Sprintf("stream %s: from %d to %d replicas", name, have, replicas))
-			if err := v.lower(ctx, name); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(v.streams)) {
+		if have := v.streams[name]; have > replicas {
+			v.begin(fmt.Sprintf("stream %s: from %d to %d replicas", name, have, replicas))
+			if err := v.lower(ctx, name, replicas); err != nil {
 				return fmt.Errorf("evict %s: stream %s: %w", member, name, err)
 			}
 		}
 	}
-	begin("taking it out of the engine's cluster")
+	v.begin("taking it out of the engine's cluster")
+	if err := v.gone(ctx); err != nil { // it may have come back meanwhile
+		return fmt.Errorf("evict %s: %w", member, err)
+	}
 	if err := v.remove(ctx); err != nil {
 		return fmt.Errorf("evict %s: %w", member, err)
 	}
-	for name := range v.streams {
-		begin(fmt.Sprintf("stream %s: waiting for its replicas", name))
-		if err := v.await(ctx, name); err != nil {
-			return fmt.Errorf("evict %s: stream %s: %w", member, name, err)
+	return nil
+}
+
+// AwaitWithout waits until every stream is whole without a member that was taken out by Evict.
+// What another server has that is away is not waited for: its turn to be taken out may be
+// next. Errors: ErrStandalone, those of the server, and that of ctx.
+func (e *Engine) AwaitWithout(ctx context.Context, member string, tell Tell) error {
+	v, err := e.eviction(member, tell)
+	if err != nil {
+		return fmt.Errorf("await the streams without %s: %w", member, err)
+	}
+	if err := v.read(ctx); err != nil {
+		return fmt.Errorf("await the streams without %s: %w", member, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.streams)) {
+		v.begin(fmt.Sprintf("stream %s: waiting for its replicas", name))
+		if err := v.await(ctx, name, evictTimeout); err != nil {
+			return fmt.Errorf("await stream %s without %s: %w", name, member, err)
 		}
 	}
 	return nil
 }
 
-// eviction is one call of Evict.
+// Counted returns how many of the named servers the leader of the cluster counts as members,
+// dead or alive. Errors: ErrNoQuorum, ErrStandalone, and that of ctx.
+func (e *Engine) Counted(ctx context.Context, names []string) (int, error) {
+	if e.cluster == nil {
+		return 0, ErrStandalone
+	}
+	meta, err := e.leaderView(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrNoQuorum, err)
+	}
+	counted := 0
+	for _, name := range names {
+		is := func(peer *server.PeerInfo) bool { return peer.Peer == peerID(name) }
+		if meta.Leader == name || slices.ContainsFunc(meta.Replicas, is) {
+			counted++
+		}
+	}
+	return counted, nil
+}
+
+// eviction is one call of Evict or AwaitWithout.
 type eviction struct {
-	engine   *Engine
-	conn     *nats.Conn
-	member   string
-	peer     string // its id in the groups of the engine
-	replicas int
-	streams  map[string]int // replicas by stream
+	engine  *Engine
+	conn    *nats.Conn
+	member  string
+	peer    string // its id in the groups of the engine
+	tell    Tell
+	step    string         // that was begun
+	streams map[string]int // replicas by stream
+}
+
+func (e *Engine) eviction(member string, tell Tell) (*eviction, error) {
+	conn, err := e.clusterConn()
+	if err != nil {
+		return nil, err
+	}
+	return &eviction{engine: e, conn: conn, member: member, peer: peerID(member), tell: tell}, nil
+}
+
+// begin tells of a step.
+func (v *eviction) begin(step string) {
+	v.step = step
+	v.tell(step, nil)
 }
 
 // check refuses what would lose something, before anything is changed.
@@ -90,6 +151,11 @@ func (v *eviction) check(ctx context.Context) error {
 	if err := v.gone(ctx); err != nil {
 		return err
 	}
+	return v.read(ctx)
+}
+
+// read finds the streams and their replicas. Each must have a leader.
+func (v *eviction) read(ctx context.Context) error {
 	names, err := streamNames(ctx, v.conn)
 	if err != nil {
 		return err
@@ -113,11 +179,7 @@ func (v *eviction) check(ctx context.Context) error {
 func (v *eviction) gone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*heardLately)
 	defer cancel()
-	// A leader that has just started calls servers that it never met neither current nor away.
-	heard := func(peer *server.PeerInfo) bool {
-		lately := peer.Current || peer.Active > 0 && peer.Active < heardLately
-		return peer.Peer == v.peer && !peer.Offline && lately
-	}
+	lives := func(peer *server.PeerInfo) bool { return peer.Peer == v.peer && heard(peer) }
 	var err error
 	begin := time.Now()
 	_ = poll(ctx, evictPause, func() bool {
@@ -129,7 +191,7 @@ func (v *eviction) gone(ctx context.Context) error {
 		switch {
 		case lost != nil:
 			err = fmt.Errorf("%w: %w", ErrNoQuorum, lost)
-		case meta.Leader == v.member || slices.ContainsFunc(meta.Replicas, heard):
+		case meta.Leader == v.member || slices.ContainsFunc(meta.Replicas, lives):
 			err = ErrPeerAlive
 		default:
 			err = nil
@@ -139,13 +201,26 @@ func (v *eviction) gone(ctx context.Context) error {
 	return err
 }
 
-// lower brings a stream down to fewer replicas. The server drops those first that are away.
-func (v *eviction) lower(ctx context.Context, name string) error {
+// heard says whether a leader has heard of a server lately. One that has just started calls
+// servers that it never met neither current nor away.
+func heard(peer *server.PeerInfo) bool {
+	return !peer.Offline && (peer.Current || peer.Active > 0 && peer.Active < heardLately)
+}
+
+// lower brings a stream down to fewer replicas. The server drops those first that it knows to
+// be away.
+func (v *eviction) lower(ctx context.Context, name string, replicas int) error {
+	if err := v.awaitRelease(ctx, name); err != nil {
+		return err
+	}
 	config, have, err := readConfig(ctx, v.conn, name)
+	if hasCode(err, codeStreamNotFound) {
+		return nil // deleted since
+	}
 	if err != nil {
 		return err
 	}
-	if config["num_replicas"], err = json.Marshal(v.replicas); err != nil {
+	if config["num_replicas"], err = json.Marshal(replicas); err != nil {
 		return err
 	}
 	changed, err := json.Marshal(config)
@@ -153,22 +228,40 @@ func (v *eviction) lower(ctx context.Context, name string) error {
 		return err
 	}
 	v.engine.logger.Info("rescale stream", slog.String("stream", name),
-		slog.Int("from", have), slog.Int("to", v.replicas))
+		slog.Int("from", have), slog.Int("to", replicas))
 	if err := v.engine.tryUpdate(ctx, v.conn, name, changed); err != nil {
 		return err
 	}
-	v.streams[name] = v.replicas
-	return v.await(ctx, name)
+	v.streams[name] = replicas
+	return v.await(ctx, name, lowerTimeout)
 }
 
-// remove takes the member out of the metadata.
+func (v *eviction) awaitRelease(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, awayTimeout)
+	defer cancel()
+	var last error
+	err := poll(ctx, evictPause, func() bool {
+		last = v.release(ctx, name)
+		return last == nil
+	})
+	if err != nil {
+		return errors.Join(err, last)
+	}
+	return nil
+}
+
+// remove takes the member out of the metadata. The end of ctx does not stop it: nobody would
+// know then whether the member is still in.
 func (v *eviction) remove(ctx context.Context) error {
 	conn, err := v.engine.internal(userSystem)
 	if err != nil {
 		return err
 	}
 	asked := map[string]string{"peer": v.member, "peer_id": v.peer}
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
 	defer cancel()
 	var last error
 	err = poll(ctx, evictPause, func() bool {
@@ -187,8 +280,8 @@ func (v *eviction) remove(ctx context.Context) error {
 }
 
 // await waits until a stream and its consumers are whole without the member.
-func (v *eviction) await(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
+func (v *eviction) await(ctx context.Context, name string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	first, err := readStream(ctx, v.conn, name)
 	if hasCode(err, codeStreamNotFound) {
@@ -199,8 +292,19 @@ func (v *eviction) await(ctx context.Context, name string) error {
 	}
 	current := map[string]map[string]bool{} // see reached
 	var missing error
+	told := ""
 	err = poll(ctx, evictPause, func() bool {
-		missing = v.whole(ctx, name, first.State.LastSeq, current)
+		look := v.whole(ctx, name, first.State.LastSeq, current)
+		if hasCode(look, codeStreamNotFound) {
+			look = nil // deleted since
+		}
+		if look == nil || ctx.Err() == nil { // else that says only that the time is up
+			missing = look
+		}
+		if missing != nil && missing.Error() != told {
+			told = missing.Error()
+			v.tell(v.step, missing)
+		}
 		return missing == nil
 	})
 	if err != nil {
@@ -209,16 +313,26 @@ func (v *eviction) await(ctx context.Context, name string) error {
 	return nil
 }
 
+// whole returns nil when a stream has all of its replicas, and none of them on the member.
 func (v *eviction) whole(
 	ctx context.Context, name string, sequence uint64, current map[string]map[string]bool,
 ) error {
+	if err := v.release(ctx, name); err != nil {
+		return err
+	}
 	info, err := readStream(ctx, v.conn, name)
 	if err != nil {
 		return err
 	}
-	if info.Cluster != nil && slices.ContainsFunc(info.Cluster.Replicas,
-		func(peer *server.PeerInfo) bool { return peer.Peer == v.peer }) {
-		return errors.New("the member is still one of its replicas")
+	if info.Cluster != nil {
+		others := info.Cluster.Replicas
+		if slices.ContainsFunc(others, func(peer *server.PeerInfo) bool { return peer.Peer == v.peer }) {
+			return errors.New("the member is still one of its replicas")
+		}
+		if info.Cluster.Leader != "" && len(others) == v.streams[name]-1 &&
+			slices.ContainsFunc(others, func(peer *server.PeerInfo) bool { return peer.Offline }) {
+			return nil // see AwaitWithout
+		}
 	}
 	return v.engine.reached(ctx, v.conn, name, v.streams[name], sequence, current)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,7 +57,11 @@ func TestEvict(t *testing.T) {
 
 	evict := func(who *member, replicas int) error {
 		begin := time.Now()
-		err := nodes[1].engine.Evict(ctx, who.options.ServerName, replicas, func(step string) { t.Log(time.Since(begin), step) })
+		tell := func(step string, waits error) { t.Log(time.Since(begin), step, waits) }
+		err := nodes[1].engine.Evict(ctx, who.options.ServerName, replicas, tell)
+		if err == nil {
+			err = nodes[1].engine.AwaitWithout(ctx, who.options.ServerName, tell)
+		}
 		t.Logf("evicted after %v: %v", time.Since(begin), err)
 		return err
 	}
@@ -90,6 +95,81 @@ func TestEvict(t *testing.T) {
 	})
 }
 
+// Two of five are killed and taken out at once, while consumers that nobody lets expire are on
+// them, and the others were not told that they end.
+func TestEvictTheKilled(t *testing.T) {
+	needsTime(t)
+	t.Parallel()
+	nodes := processes(t, 5)
+	spawn(t, nodes...)
+	client := members(t, 1)[0]
+	client.options.ServerName = "client"
+	client.options.Cluster.NoStore = true
+	client.options.Cluster.Routes = nodes[0].config.Routes
+	launch(t, client)
+	_, js := streamOf(t, client)
+	s := create(t, js, "s", 5)
+	held := map[string]bool{} // servers with a consumer
+	eventually(t, "consumers on the two that die", func() bool {
+		consumer, err := s.CreateConsumer(bounded(t), jetstream.ConsumerConfig{
+			InactiveThreshold: time.Hour, Replicas: 1, MemoryStorage: true,
+		})
+		if err == nil {
+			held[consumer.CachedInfo().Cluster.Leader] = true
+		}
+		return held["n4"] && held["n5"]
+	})
+	kill(nodes[3].cmd)
+	kill(nodes[4].cmd)
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	others := []string{"n1", "n2", "n3", "n4"}
+	for i, name := range []string{"n5", "n4"} {
+		tell := func(step string, waits error) { t.Log(time.Since(begin), name, step, waits) }
+		if err := client.engine.Evict(ctx, name, 3, tell); err != nil {
+			t.Fatal(err)
+		}
+		if counted, err := client.engine.Counted(ctx, append(others, name)); err != nil || counted != 4-i {
+			t.Errorf("%d are counted without %s, %v", counted, name, err)
+		}
+		if err := client.engine.AwaitWithout(ctx, name, tell); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("both are out after %v", time.Since(begin))
+	expectReplicas(t, client, 3)
+	info, err := s.Info(bounded(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, peer := range info.Cluster.Replicas {
+		if peer.Name == "n4" || peer.Name == "n5" {
+			t.Errorf("%s still has a replica", peer.Name)
+		}
+	}
+}
+
+// A node that was taken out while it is there says so, and not that its disk is full.
+func TestTakenOutAlive(t *testing.T) {
+	needsTime(t)
+	t.Parallel()
+	nodes := members(t, 3)
+	launch(t, nodes...)
+	conn, err := nodes[0].engine.System()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is taken out", func() bool {
+		answer, err := conn.RequestWithContext(bounded(t), "$JS.API.SERVER.REMOVE", []byte(`{"peer":"n3"}`))
+		return err == nil && strings.Contains(string(answer.Data), `"success":true`)
+	})
+	eventually(t, "it says so", func() bool {
+		err := nodes[2].engine.Health(bounded(t))
+		return err != nil && strings.Contains(err.Error(), "taken out of the cluster for good")
+	})
+}
+
 // A stream whose only copy the dead member has is not given up.
 func TestEvictSparesTheOnlyCopy(t *testing.T) {
 	needsTime(t)
@@ -111,10 +191,10 @@ func TestEvictSparesTheOnlyCopy(t *testing.T) {
 	}
 	var err error
 	eventually(t, "it is refused", func() bool {
-		err = survivor.engine.Evict(bounded(t), holder.options.ServerName, 1, func(string) {})
+		err = survivor.engine.Evict(bounded(t), holder.options.ServerName, 1, func(string, error) {})
 		return errors.Is(err, engine.ErrOnlyCopy)
 	})
-	if err := start(t, t.TempDir()).Evict(bounded(t), "n2", 1, func(string) {}); !errors.Is(err, engine.ErrStandalone) {
+	if err := start(t, t.TempDir()).Evict(bounded(t), "n2", 1, func(string, error) {}); !errors.Is(err, engine.ErrStandalone) {
 		t.Errorf("alone: %v", err)
 	}
 }

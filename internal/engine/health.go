@@ -121,6 +121,9 @@ func (e *Engine) Health(ctx context.Context) error {
 	if e.cluster != nil && e.cluster.NoStore {
 		return e.remoteHealth(ctx)
 	}
+	if err := e.takenOut(); err != nil {
+		return err
+	}
 	if !e.server.JetStreamEnabled() {
 		return fmt.Errorf("%w: its store is off since a write failed; %s", ErrUnhealthy, e.storeAdvice())
 	}
@@ -141,6 +144,15 @@ func (e *Engine) Health(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: no answer: %w", ErrUnhealthy, ctx.Err())
 	}
+}
+
+// takenOut returns an error when the others have taken this member out of the cluster.
+func (e *Engine) takenOut() error {
+	if !e.log.removed.Load() {
+		return nil
+	}
+	return fmt.Errorf("%w: this node was taken out of the cluster for good; to let it join as a new node, "+
+		"empty its data directory %q", ErrUnhealthy, e.options.DataDir)
 }
 
 // storeAdvice says what to do when the server has switched its store off: it does so when the
@@ -200,11 +212,14 @@ func leaderAnswers(ctx context.Context, conn *nats.Conn) error {
 func (e *Engine) joined(ctx context.Context) error {
 	if !e.cluster.NoStore {
 		ready := func() bool {
-			return e.fatal.get() != nil || e.quorum() == nil && e.remoteHealth(ctx) == nil
+			return e.fatal.get() != nil || e.log.removed.Load() || e.quorum() == nil && e.remoteHealth(ctx) == nil
 		}
 		if err := poll(ctx, pollInterval, ready); err != nil {
 			return errors.Join(err, e.quorum())
 		}
+	}
+	if err := e.takenOut(); err != nil {
+		return err
 	}
 	routes, _ := e.cluster.routeURLs(e.routes) // checked before
 	others := 0

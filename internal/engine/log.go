@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // fatalError holds the first error that the engine called fatal. The engine expects its
@@ -36,6 +37,9 @@ type logAdapter struct {
 	hidden *strings.Replacer
 	said   *repeats
 	advice string // what to do when the server switches its store off
+	// removed is set when it says that it was taken out of the cluster, which switches its
+	// store off as well.
+	removed atomic.Bool
 }
 
 func newLogAdapter(logger *slog.Logger, fatal *fatalError, advice string) *logAdapter {
@@ -70,13 +74,20 @@ func (a *logAdapter) Warnf(format string, values ...any) {
 	a.said.write(slog.LevelWarn, kindOf(slog.LevelWarn, format, values), a.message(format, values))
 }
 
-// switchedOff is a part of what the server says when it can no longer write.
-const switchedOff = "will be DISABLED"
+// switchedOff is a part of what the server says when it can no longer write, and takenOut of
+// that when it was taken out of the cluster.
+const (
+	switchedOff = "will be DISABLED"
+	takenOut    = "our server was removed from the cluster"
+)
 
 // Errorf implements server.Logger. What an operator must do is said as soon as it is known,
 // whether or not somebody asks for the node's health.
 func (a *logAdapter) Errorf(format string, values ...any) {
 	a.said.write(slog.LevelError, kindOf(slog.LevelError, format, values), a.message(format, values))
+	if strings.Contains(format, takenOut) {
+		a.removed.Store(true)
+	}
 	if strings.Contains(format, switchedOff) {
 		a.logger.Error("the store is off since a write failed; channels go on; " + a.advice)
 	}

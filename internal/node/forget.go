@@ -10,6 +10,7 @@ import (
 
 	"github.com/parleyio/parley/internal/cluster"
 	"github.com/parleyio/parley/internal/engine"
+	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/pusher/admin"
 )
 
@@ -18,19 +19,25 @@ const (
 	forgetTimeout = time.Hour
 	// forgetWait bounds the wait for another node that changes members or replicas.
 	forgetWait = time.Minute
+	// backInterval is between two looks whether a member has come back that is being taken out.
+	backInterval = 100 * time.Millisecond
 )
 
 // forgetter takes members out of the cluster, one at a time.
 type forgetter struct {
 	mu      sync.Mutex
-	now     *admin.Forgetting // the last one, until it is done; nil for none
+	now     *admin.Forgetting // the last one; nil for none, or when it is done
 	working bool
 }
 
-// view returns what is known of the last one, nil for none.
-func (f *forgetter) view() *admin.Forgetting {
+// view returns what is known of the last one, nil for none. One that failed is no news any more
+// when the member is no member, or is back.
+func (f *forgetter) view(stands func(id string) bool) *admin.Forgetting {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.now != nil && !f.working && !stands(f.now.ID) {
+		f.now = nil
+	}
 	if f.now == nil {
 		return nil
 	}
@@ -38,21 +45,22 @@ func (f *forgetter) view() *admin.Forgetting {
 	return &shown
 }
 
-func (f *forgetter) step(what string) {
+// step takes what is done now, and what that waits for, empty for nothing.
+func (f *forgetter) step(what, waits string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.now.Step = what
+	f.now.Step, f.now.Waits = what, waits
 }
 
-// begin says whether it is free, and makes it busy.
-func (f *forgetter) begin(m cluster.Member) bool {
+// begin makes it busy, or returns the name of the member that it is busy with.
+func (f *forgetter) begin(m cluster.Member) (busy string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.working {
-		return false
+		return f.now.Name
 	}
 	f.now, f.working = &admin.Forgetting{ID: m.ID, Name: m.Name, Step: "beginning"}, true
-	return true
+	return ""
 }
 
 // end takes the outcome.
@@ -76,15 +84,14 @@ func (n *Node) Forget(_ context.Context, name string, force bool) (admin.Cluster
 	if err != nil {
 		return admin.ClusterMember{}, err
 	}
-	left, err := spare(n.cluster.known(), n.cluster.membership.View(), member, force)
-	if err != nil {
+	if _, err := spare(n.cluster.known(), n.cluster.membership.View(), member, force); err != nil {
 		return admin.ClusterMember{}, err
 	}
-	if !n.forgetter.begin(member) {
-		return admin.ClusterMember{}, fmt.Errorf("%w: %s; see \"parley cluster status\"", admin.ErrBusy, n.forgetter.view().Name)
+	if busy := n.forgetter.begin(member); busy != "" {
+		return admin.ClusterMember{}, fmt.Errorf("%w: %s; see \"parley cluster status\"", admin.ErrBusy, busy)
 	}
 	n.goes("forgetting", func() error {
-		err := n.forget(member, survivable(left))
+		err := n.forget(member, force)
 		n.forgetter.end(err)
 		if err != nil {
 			n.log.Error("the member is not taken out", "part", "cluster", "node", member.Name, "id", member.ID, "error", err)
@@ -119,10 +126,7 @@ func find(known []cluster.Member, name string) (cluster.Member, error) {
 // spare returns how many members with a store are left without one of them, or why that one
 // cannot be spared.
 func spare(known []cluster.Member, view cluster.View, m cluster.Member, force bool) (left int, err error) {
-	left = cluster.Stores(known)
-	if m.HasRole(cluster.RoleStore) {
-		left--
-	}
+	left = len(otherStores(known, m.ID))
 	_, alive := view.Member(m.ID)
 	switch {
 	case m.ID == view.Self:
@@ -144,20 +148,31 @@ func spare(known []cluster.Member, view cluster.View, m cluster.Member, force bo
 	return left, nil
 }
 
+// otherStores returns the ids of the members with a store but one.
+func otherStores(known []cluster.Member, but string) (ids []string) {
+	for _, m := range known {
+		if m.ID != but && m.HasRole(cluster.RoleStore) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
 // forget takes a member out: first of the engine, then of everybody's memory.
-func (n *Node) forget(m cluster.Member, replicas int) error {
+func (n *Node) forget(m cluster.Member, force bool) error {
 	ctx, cancel := context.WithTimeout(n.life, forgetTimeout)
 	defer cancel()
 	log := n.log.With("part", "cluster", "node", m.Name, "id", m.ID)
-	log.Info("taking a member out of the cluster", "replicas", replicas)
+	log.Info("taking a member out of the cluster")
 	begin := time.Now()
+	var err error
 	if m.HasRole(cluster.RoleStore) {
-		if err := n.evict(ctx, m, replicas); err != nil {
-			return err
-		}
+		err = n.forgetStore(ctx, m, force)
+	} else {
+		n.forgetter.step("telling the other nodes", "")
+		err = n.cluster.membership.Forget(ctx, m.ID, false)
 	}
-	n.forgetter.step("telling the other nodes")
-	if err := n.cluster.membership.Forget(ctx, m.ID); err != nil {
+	if err != nil {
 		return err
 	}
 	log.Info("the member is taken out; it cannot come back with the data it has",
@@ -165,21 +180,89 @@ func (n *Node) forget(m cluster.Member, replicas int) error {
 	return nil
 }
 
-func (n *Node) evict(ctx context.Context, m cluster.Member, replicas int) error {
-	n.forgetter.step("waiting for other changes of the members")
-	waiting, cancel := context.WithTimeout(ctx, forgetWait)
-	defer cancel()
-	lock, err := n.changes.Acquire(waiting, changeLock, changeLease)
+// forgetStore takes out a member with a store. Until the engine has let it go it stays if it
+// comes back; from then on it is out, and ends if it is there.
+func (n *Node) forgetStore(ctx context.Context, m cluster.Member, force bool) error {
+	n.forgetter.step("waiting for other changes of the members", "")
+	lock, err := n.lockChanges(ctx)
 	if err != nil {
-		return fmt.Errorf("wait for other changes of the members: %w", err)
+		return err
 	}
 	defer n.release(lock)
 	ctx, cancelHeld := whileHeld(ctx, lock)
 	defer cancelHeld(nil)
-	err = n.engine.Evict(ctx, m.ID, replicas, func(step string) {
-		n.forgetter.step(step)
+	left, err := n.spareNow(ctx, m, force) // another may have been forgotten meanwhile
+	if err != nil {
+		return err
+	}
+	tell := func(step string, waits error) {
+		if waits != nil {
+			n.forgetter.step(step, waits.Error())
+			return
+		}
+		n.forgetter.step(step, "")
 		n.log.Info("taking a member out", "part", "cluster", "node", m.Name, "step", step)
-	})
+	}
+	if err := n.evict(ctx, m, survivable(left), tell); err != nil {
+		return err
+	}
+	n.forgetter.step("telling the other nodes", "")
+	telling, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	if err := n.cluster.membership.Forget(telling, m.ID, true); err != nil {
+		return fmt.Errorf("%w; the engine has let it go already; repeat this", err)
+	}
+	if err := n.engine.AwaitWithout(ctx, m.ID, tell); err != nil {
+		return fmt.Errorf("it is taken out, but not everything is on others yet: %w", err)
+	}
+	return nil
+}
+
+// lockChanges waits until no other node changes members or replicas.
+func (n *Node) lockChanges(ctx context.Context) (fabric.Lock, error) {
+	waiting, cancel := context.WithTimeout(ctx, forgetWait)
+	defer cancel()
+	lock, err := n.changes.Acquire(waiting, changeLock, changeLease)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, fmt.Errorf("another node has been changing the members or the replicas for %v, see \"parley cluster "+
+			"status\" there; repeat this when it is done: %w", forgetWait, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wait for other changes of the members: %w", err)
+	}
+	return lock, nil
+}
+
+// spareNow is spare with what the engine knows besides: a member that another node has just
+// taken out may not be out of this one's memory yet. The lock on changes must be held.
+func (n *Node) spareNow(ctx context.Context, m cluster.Member, force bool) (left int, err error) {
+	known := n.cluster.known()
+	if _, err := find(known, m.ID); err != nil {
+		return 0, fmt.Errorf("%w: it was forgotten meanwhile", err)
+	}
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	others := otherStores(known, m.ID)
+	counted, err := n.engine.Counted(asking, others)
+	if err != nil {
+		return 0, fmt.Errorf("count the members: %w; repeat this", err)
+	}
+	if counted < len(others) {
+		return 0, fmt.Errorf("%w: of the %d others with a store the engine counts %d: one has just come or gone; repeat this",
+			admin.ErrMemberStays, len(others), counted)
+	}
+	return spare(known, n.cluster.membership.View(), m, force)
+}
+
+// evict takes a member out of the engine, unless it comes back.
+func (n *Node) evict(ctx context.Context, m cluster.Member, replicas int, tell engine.Tell) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go n.cancelWhenBack(ctx, cancel, m)
+	err := n.engine.Evict(ctx, m.ID, replicas, tell)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
 	switch {
 	case errors.Is(err, engine.ErrPeerAlive):
 		return fmt.Errorf("%w; stop it, and repeat this", err)
@@ -189,4 +272,21 @@ func (n *Node) evict(ctx context.Context, m cluster.Member, replicas int) error 
 		return fmt.Errorf("%w; start more of the others first", err)
 	}
 	return err
+}
+
+// cancelWhenBack cancels when a member is there again, until ctx ends.
+func (n *Node) cancelWhenBack(ctx context.Context, cancel context.CancelCauseFunc, m cluster.Member) {
+	ticker := time.NewTicker(backInterval)
+	defer ticker.Stop()
+	for {
+		if _, alive := n.cluster.membership.View().Member(m.ID); alive {
+			cancel(fmt.Errorf("%w: %s is back; to take it out all the same, stop it, and repeat this", admin.ErrMemberStays, m.Name))
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -83,6 +83,32 @@ func TestWhoCanBeSpared(t *testing.T) {
 	}
 }
 
+// What failed is shown until the member is back or no member; what goes on, whatever is seen.
+func TestForgetterView(t *testing.T) {
+	var f forgetter
+	missing, back := func(string) bool { return true }, func(string) bool { return false }
+	if f.view(missing) != nil {
+		t.Error("it shows what nobody asked for")
+	}
+	if busy := f.begin(cluster.Member{ID: "a", Name: "n1"}); busy != "" {
+		t.Errorf("it is busy with %s", busy)
+	}
+	if busy := f.begin(cluster.Member{ID: "b", Name: "n2"}); busy != "n1" {
+		t.Errorf("it is busy with %q", busy)
+	}
+	f.step("one", "two")
+	if shown := f.view(back); shown == nil || shown.Step != "one" || shown.Waits != "two" {
+		t.Errorf("shown is %+v", shown)
+	}
+	f.end(errors.New("no"))
+	if shown := f.view(missing); shown == nil || shown.Error != "no" {
+		t.Errorf("shown is %+v", shown)
+	}
+	if f.view(back) != nil || f.view(missing) != nil {
+		t.Error("it shows what is over")
+	}
+}
+
 func TestFindMember(t *testing.T) {
 	known := append(crew(3), cluster.Member{ID: "other", Name: "n1"})
 	for name, text := range map[string]string{"n1": "give the id of one: id1, other", "nobody": "members"} {

@@ -130,7 +130,8 @@ func (n *Node) awaitImport(ctx context.Context) error {
 		for i, m := range importing {
 			names[i] = m.Name
 		}
-		n.waits("waiting for " + strings.Join(names, ", ") + " to bring what it stored while it ran alone")
+		n.waits("waiting for " + strings.Join(names, ", ") + " to bring what it stored while it ran alone; if it is " +
+			"lost for good, stop the nodes that wait, empty their data directories, and start them again")
 		if time.Since(noticed) >= importNotice {
 			noticed = time.Now()
 			n.log.Info("waiting for another node to bring what it stored alone", "part", "cluster", "nodes", strings.Join(names, ", "))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -120,7 +121,11 @@ func (g *grower) look(ctx context.Context) {
 		g.pause = min(max(growPauseMin, 2*g.pause), growPauseMax)
 		g.next = time.Now().Add(g.pause)
 		g.tell(fmt.Sprintf("last try: %v; trying again every %v", err, g.pause))
-		g.node.log.Warn("replicas not raised yet, trying again", "part", "cluster", "to", want,
+		level := slog.LevelWarn
+		if errors.Is(err, errNotTold) {
+			level = slog.LevelDebug
+		}
+		g.node.log.Log(ctx, level, "replicas not raised yet, trying again", "part", "cluster", "to", want,
 			"again_after", g.pause, "error", err)
 	default:
 		g.pause, g.settled, g.next = 0, situation, time.Now().Add(growRecheck)
@@ -168,11 +173,15 @@ func allThere(view cluster.View, known []cluster.Member) error {
 
 func (g *grower) tell(what string) { g.work.Store(&what) }
 
+// errNotTold says that the engine did not tell how the replicas are, as it does when leaders
+// are being elected: there may be nothing to raise.
+var errNotTold = errors.New("the engine does not tell what replicas there are")
+
 // raise raises what has fewer than the wanted replicas; nil also when there is nothing to do.
 func (g *grower) raise(ctx context.Context, view cluster.View, known []cluster.Member, want int) error {
 	replicas, err := g.node.kept(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotTold, err)
 	}
 	behind := 0
 	for _, stream := range replicas {

@@ -27,9 +27,8 @@ const viewTimeout = 2 * time.Second
 func (n *Node) ClusterView() admin.ClusterView {
 	shown := admin.ClusterView{
 		Domain: n.config.Cluster.Domain, Members: []admin.ClusterMember{}, Missing: []admin.ClusterMember{},
-		Replicas:   admin.ReplicaView{Behind: []string{}},
-		Engine:     admin.EngineView{Peers: []admin.EnginePeer{}, Leaderless: []string{}, Lagging: map[string]uint64{}},
-		Forgetting: n.forgetter.view(),
+		Replicas: admin.ReplicaView{Behind: []string{}},
+		Engine:   admin.EngineView{Peers: []admin.EnginePeer{}, Leaderless: []string{}, Lagging: map[string]uint64{}},
 	}
 	waiting, starting := n.health.Waiting()
 	shown.Starting = waiting
@@ -38,37 +37,50 @@ func (n *Node) ClusterView() admin.ClusterView {
 		return shown
 	}
 	shown.ID, shown.Self = k.decision.Cluster, k.decision.Self.ID
-	known := k.known()
-	shown.Replicas.Stores = cluster.Stores(known)
-	alive := map[string]bool{}
-	if m := k.started.Load(); m != nil {
-		view, loads := m.View(), m.Loads()
-		shown.Epoch = view.Epoch
-		if !starting {
-			loads[view.Self] = n.hub.Connections()
-		}
-		for _, m := range view.Members {
-			member := memberView(m)
-			member.State, member.Connections = string(m.State), loads[m.ID]
-			shown.Members = append(shown.Members, member)
-			alive[m.ID] = true
-		}
-	}
-	for _, m := range known {
-		if !alive[m.ID] {
-			shown.Missing = append(shown.Missing, memberView(m))
-		}
-	}
+	n.viewMembers(&shown, k, starting)
+	shown.Forgetting = n.forgetter.view(func(id string) bool {
+		return slices.ContainsFunc(shown.Missing, func(m admin.ClusterMember) bool { return m.ID == id })
+	})
 	if !starting {
-		shown.Replicas = n.replicaView(shown.Replicas.Stores)
+		n.viewReplicas(&shown.Replicas)
 		shown.Engine = n.engineView()
 	}
 	return shown
 }
 
-// replicaView tells how the replicas are, as far as the engine answers.
-func (n *Node) replicaView(stores int) admin.ReplicaView {
-	shown := admin.ReplicaView{Stores: stores, Want: survivable(stores), Behind: []string{}}
+// viewMembers tells who is there and who is not.
+func (n *Node) viewMembers(shown *admin.ClusterView, k *clustered, starting bool) {
+	known := k.known()
+	shown.Replicas.Stores = cluster.Stores(known)
+	view, loads := cluster.View{Members: []cluster.Member{k.decision.Self}}, map[string]int{}
+	if m := k.started.Load(); m != nil {
+		view, loads = m.View(), m.Loads()
+		shown.Epoch = view.Epoch
+		if !starting {
+			loads[view.Self] = n.hub.Connections()
+		}
+	}
+	alive := map[string]bool{}
+	for _, m := range view.Members {
+		member := memberView(m)
+		member.State, member.Connections = string(cmp.Or(m.State, cluster.StateStarting)), loads[m.ID]
+		shown.Members = append(shown.Members, member)
+		alive[m.ID] = true
+	}
+	for _, m := range known {
+		if alive[m.ID] {
+			continue
+		}
+		shown.Missing = append(shown.Missing, memberView(m))
+		if m.HasRole(cluster.RoleStore) {
+			shown.Replicas.Away++
+		}
+	}
+}
+
+// viewReplicas tells how the replicas are, as far as the engine answers.
+func (n *Node) viewReplicas(shown *admin.ReplicaView) {
+	shown.Want = survivable(shown.Stores)
 	ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 	defer cancel()
 	replicas, err := n.kept(ctx)
@@ -85,12 +97,11 @@ func (n *Node) replicaView(stores int) admin.ReplicaView {
 			}
 		}
 		slices.Sort(shown.Behind)
-		shown.Survives = survives(stores, shown.Have)
+		shown.Survives = survives(shown.Stores, shown.Have)
 	}
 	if work := n.grower.work.Load(); work != nil {
 		shown.Work = *work
 	}
-	return shown
 }
 
 func memberView(m cluster.Member) admin.ClusterMember {

@@ -244,6 +244,10 @@ func TestTwoNodesAndAThird(t *testing.T) {
 		_, err := s.nodes[0].admin.CreateApp(t.Context(), admin.NewApp{ID: "78"})
 		return err == nil
 	})
+	eventually(t, "the status says that one is away", func() bool {
+		out, err := s.nodes[0].command("cluster", "status")
+		return err == nil && strings.Contains(out, "no further loss: 1 of 3 nodes with a store is away")
+	})
 	works(app, s.nodes[2], s.nodes[0])
 }
 

@@ -62,14 +62,15 @@ type ClusterView struct {
 	Missing  []ClusterMember `json:"missing"` // of the cluster, and not alive as the node sees it
 	Engine   EngineView      `json:"engine"`
 	// Forgetting is the last member that the asked node was told to take out, until that is
-	// done; nil for none.
+	// done, or has failed and the member is back; nil for none.
 	Forgetting *Forgetting `json:"forgetting,omitempty"`
 }
 
 // ReplicaView tells how many copies of what is stored there are.
 type ReplicaView struct {
 	Stores   int      `json:"stores"`         // members with a store, dead or alive
-	Survives int      `json:"survives"`       // how many of them may be lost at once
+	Survives int      `json:"survives"`       // how many of them may be away at once
+	Away     int      `json:"away"`           // how many of them are away, as the node sees it
 	Have     int      `json:"have"`           // copies of the stream that has the fewest, 0 if unknown
 	Want     int      `json:"want"`           // copies that so many stores allow
 	Behind   []string `json:"behind"`         // streams with fewer than that
@@ -81,6 +82,7 @@ type Forgetting struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
 	Step  string `json:"step"`
+	Waits string `json:"waits,omitempty"` // what the step waits for
 	Error string `json:"error,omitempty"` // why it has ended
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds every wait for something that must happen.
-const patience = 45 * time.Second
+const patience = 90 * time.Second
 
 // atOnce is how many tests run at a time. They mostly wait for processes.
 const atOnce = 2

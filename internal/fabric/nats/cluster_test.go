@@ -66,7 +66,27 @@ func startNodes(t testing.TB, configs ...nodeConfig) []*engine.Engine {
 			}
 		}
 	})
+	if len(engines) >= 3 {
+		awaitStores(ctx, t, engines[0])
+	}
 	return engines
+}
+
+// awaitStores waits until something can be stored on three nodes: a leader that has just been
+// elected takes a moment to learn of every server.
+func awaitStores(ctx context.Context, t testing.TB, e *engine.Engine) {
+	t.Helper()
+	scratch := openReplicated(t, e)
+	for {
+		_, err := scratch.Documents(ctx, "scratch")
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("nothing can be stored: %v", err)
+		}
+		time.Sleep(50 * time.Millisecond) // nothing tells when it is so
+	}
 }
 
 // openReplicated returns a provider with three replicas of everything.

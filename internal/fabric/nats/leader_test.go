@@ -69,15 +69,7 @@ func testLeaderKilled(t *testing.T, leads bool) {
 			}
 		}
 	}
-	// A leader that has just been elected takes a moment to learn of every server.
-	scratch := openReplicated(t, nodes[0])
-	for {
-		if _, err := scratch.Documents(ctx, "scratch"); err == nil {
-			break
-		}
-		must(t, ctx.Err())
-		time.Sleep(100 * time.Millisecond)
-	}
+	awaitStores(ctx, t, nodes[0])
 	admin, err := nodes[1].Connect("admin")
 	must(t, err)
 	l := &load{t: t, ctx: ctx, late: map[string]time.Duration{}, begun: map[string]time.Time{}}

@@ -168,8 +168,8 @@ func (p *population) awaitUser(through *node, c *client) {
 	}
 }
 
-// cachedTries is how often the last events are asked for. Just after a cut was healed the cache
-// that the nodes share may have no leader (20 in docs/faults.md).
+// cachedTries is how often the last events are asked for. More than once hides an open bug, 20 in
+// docs/faults.md, and is to go with it.
 const cachedTries = 4
 
 // cached publishes to a cache channel through each node, and has clients of all nodes ask. An

@@ -32,6 +32,9 @@ var (
 	// ErrUnavailable says that the store has no majority or no connection at the moment. The
 	// operation may have happened; a later try may succeed.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrUnsupported says that a driver, or the version of the server that it found, cannot
+	// carry what was asked for. Another try is of no use.
+	ErrUnsupported = errors.New("not supported")
 )
 
 // Limits that hold for every driver.
@@ -185,29 +188,82 @@ type Queue interface {
 	Discard(ctx context.Context, id string) error
 }
 
-// Provider opens the named parts of one driver. Opening the same name twice gives the
-// same data.
-type Provider interface {
-	// Documents opens the collection of that name (letters, digits, - and _).
-	Documents(ctx context.Context, name string) (Documents, error)
-	// Queue opens a queue, creating it when it does not exist.
-	Queue(ctx context.Context, config QueueConfig) (Queue, error)
-	// Signal opens the subjects of that name (letters, digits, - and _). Each call returns
-	// another sender with subscriptions of its own.
-	Signal(ctx context.Context, name string) (Signal, error)
-	// Cache opens a cache, creating it when it does not exist.
-	Cache(ctx context.Context, config CacheConfig) (Cache, error)
-	// Locks opens the locks of that name (letters, digits, - and _).
-	Locks(ctx context.Context, name string) (Locks, error)
-	// Log opens a log, creating it when it does not exist.
-	Log(ctx context.Context, config LogConfig) (Log, error)
-	// Blobs opens a collection of blobs, creating it when it does not exist.
-	Blobs(ctx context.Context, config BlobConfig) (Blobs, error)
+// Carrier is what every driver has, whichever ports it serves.
+type Carrier interface {
+	// Ping asks the store or broker for an answer and returns when it came. ErrUnavailable when
+	// there is none before ctx ends, at the latest after PingTimeout.
+	Ping(ctx context.Context) error
 	// Close ends the running Work, Watch and Follow calls, subscriptions and renewals of
 	// locks, without waiting for them, and releases what the driver holds. A lock that is
 	// held then is lost, and free for others after its lease. Parts opened from it return
 	// ErrClosed from then on.
 	Close() error
+}
+
+// PingTimeout bounds a Ping whose context has no deadline.
+const PingTimeout = 2 * time.Second
+
+// DocumentsCarrier opens collections of documents.
+type DocumentsCarrier interface {
+	Carrier
+	// Documents opens the collection of that name (letters, digits, - and _).
+	Documents(ctx context.Context, name string) (Documents, error)
+}
+
+// QueueCarrier opens queues.
+type QueueCarrier interface {
+	Carrier
+	// Queue opens a queue, creating it when it does not exist.
+	Queue(ctx context.Context, config QueueConfig) (Queue, error)
+}
+
+// SignalCarrier opens signals.
+type SignalCarrier interface {
+	Carrier
+	// Signal opens the subjects of that name (letters, digits, - and _). Each call returns
+	// another sender with subscriptions of its own.
+	Signal(ctx context.Context, name string) (Signal, error)
+}
+
+// CacheCarrier opens caches.
+type CacheCarrier interface {
+	Carrier
+	// Cache opens a cache, creating it when it does not exist.
+	Cache(ctx context.Context, config CacheConfig) (Cache, error)
+}
+
+// LocksCarrier opens locks.
+type LocksCarrier interface {
+	Carrier
+	// Locks opens the locks of that name (letters, digits, - and _).
+	Locks(ctx context.Context, name string) (Locks, error)
+}
+
+// LogCarrier opens logs.
+type LogCarrier interface {
+	Carrier
+	// Log opens a log, creating it when it does not exist.
+	Log(ctx context.Context, config LogConfig) (Log, error)
+}
+
+// BlobsCarrier opens collections of blobs.
+type BlobsCarrier interface {
+	Carrier
+	// Blobs opens a collection of blobs, creating it when it does not exist.
+	Blobs(ctx context.Context, config BlobConfig) (Blobs, error)
+}
+
+// Provider opens the named parts of one driver, or of several that were put together by
+// Compose. Opening the same name twice gives the same data. A part that the driver does not
+// have gives ErrUnsupported.
+type Provider interface {
+	DocumentsCarrier
+	QueueCarrier
+	SignalCarrier
+	CacheCarrier
+	LocksCarrier
+	LogCarrier
+	BlobsCarrier
 }
 
 // Reasons under which drivers count what is lost, as the reason of DropFunc.

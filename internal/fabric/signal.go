@@ -43,6 +43,9 @@ const (
 	GapReconnect Gap = "reconnect"
 	// GapSlow says that the handlers were slower than what came.
 	GapSlow Gap = "slow_consumer"
+	// GapForgotten says that messages behind the position asked for are no longer kept. Only a
+	// Replay tells it.
+	GapForgotten Gap = "forgotten"
 )
 
 // Message is what a subscription receives. Nobody may change the Payload: others may hold
@@ -58,7 +61,8 @@ type Message struct {
 
 // Signal carries messages to whoever subscribes at that moment, on all nodes. Delivery is at
 // most once: nothing is stored, and a receiver that is away or too slow misses what was sent.
-// What must not be missed belongs into a Log, which also replays from a position.
+// What must not be missed is published by a Replay, which keeps messages and hands them out from
+// a position on.
 //
 // Subjects are tokens of printable ASCII with dots between them; Token makes a token of any
 // text. In the subject of a subscription the token * stands for any one token, and > at the

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,118 +24,146 @@ const (
 	short    = 300 * time.Millisecond
 )
 
+// Parts of the contract, for drivers that do not carry all of it.
+const (
+	Documents = "documents"
+	Queue     = "queue"
+	Signal    = "signal"
+	Cache     = "cache"
+	Locks     = "lock"
+	Log       = "log"
+	Blobs     = "blob"
+)
+
+// contract is every promise by the part that makes it, or "provider" for those about all.
+var contract = map[string]func(*testing.T, fabric.Provider){
+	"documents/revisions":         testRevisions,
+	"documents/values":            testValues,
+	"documents/keys":              testKeys,
+	"documents/list":              testList,
+	"documents/list while busy":   testListWhileBusy,
+	"documents/increment race":    testIncrementRace,
+	"documents/create race":       testCreateRace,
+	"documents/watch":             testWatch,
+	"documents/watch while busy":  testWatchWhileBusy,
+	"documents/collections":       testCollections,
+	"documents/commit":            testCommit,
+	"documents/commit limits":     testCommitLimits,
+	"documents/commit race":       testCommitRace,
+	"documents/commit watched":    testCommitWatched,
+	"queue/order":                 testOrder,
+	"queue/limits":                testJobLimits,
+	"queue/not before":            testNotBefore,
+	"queue/same id":               testSameID,
+	"queue/full":                  testFull,
+	"queue/retry":                 testRetry,
+	"queue/give up by time":       testGiveUpByTime,
+	"queue/give up at once":       testGiveUpAtOnce,
+	"queue/concurrency":           testConcurrency,
+	"queue/two workers":           testTwoWorkers,
+	"queue/long handler":          testLongHandler,
+	"queue/worker dies":           testWorkerDies,
+	"queue/worker stops":          testWorkerStops,
+	"queue/idle":                  testIdle,
+	"queue/dead pages":            testDeadPages,
+	"queue/dead bounded":          testDeadBounded,
+	"queue/dead replay":           testReplay,
+	"queue/dead replay into full": testReplayIntoFull,
+	"queue/dead discard":          testDiscard,
+	"signal/delivery":             testSignalDelivery,
+	"signal/wildcards":            testSignalWildcards,
+	"signal/subjects":             testSignalSubjects,
+	"signal/order":                testSignalOrder,
+	"signal/skip self":            testSignalSkipSelf,
+	"signal/unsubscribe":          testSignalUnsubscribe,
+	"signal/in a handler":         testSignalInHandler,
+	"signal/request":              testSignalRequest,
+	"signal/slow":                 testSignalSlow,
+	"signal/close":                testSignalClose,
+	"cache/values":                testCacheValues,
+	"cache/ttl":                   testCacheTTL,
+	"cache/swap":                  testCacheSwap,
+	"cache/add":                   testCacheAdd,
+	"cache/load":                  testCacheLoad,
+	"cache/bounded":               testCacheBounded,
+	"cache/close":                 testCacheClose,
+	"lock/one holder":             testLock,
+	"lock/renewal":                testLockRenewal,
+	"lock/contended":              testLockContended,
+	"lock/fair":                   testLockFair,
+	"lock/close":                  testLockClose,
+	"log/entries":                 testLog,
+	"log/values":                  testLogValues,
+	"log/expectations":            testLogExpectations,
+	"log/race":                    testLogRace,
+	"log/follow":                  testLogFollow,
+	"log/retention":               testLogRetention,
+	"log/close":                   testLogClose,
+	"blob/content":                testBlob,
+	"blob/replace":                testBlobReplace,
+	"blob/close":                  testBlobClose,
+	"log/replay":                  testLogReplay,
+	"log/replay from a position":  testLogReplayFrom,
+	"provider/ping":               testPing,
+	"provider/names":              testNames,
+	"provider/close":              testClose,
+	"provider/ended context":      testEndedContext,
+}
+
+// between is what holds between nodes.
+var between = map[string]func(*testing.T, func() fabric.Provider){
+	"signal/between nodes": testSignalBetweenNodes,
+	"cache/between nodes":  testCacheBetweenNodes,
+	"lock/between nodes":   testLockBetweenNodes,
+	"lock/holder dies":     testLockHolderDies,
+	"log/between nodes":    testLogBetweenNodes,
+	"blob/between nodes":   testBlobBetweenNodes,
+}
+
 // Run proves the contract for the driver whose providers open returns. They may all share
-// one store: each test uses names of its own.
-func Run(t *testing.T, open func(t *testing.T) fabric.Provider) {
-	tests := map[string]func(*testing.T, fabric.Provider){
-		"documents/revisions":        testRevisions,
-		"documents/values":           testValues,
-		"documents/keys":             testKeys,
-		"documents/list":             testList,
-		"documents/list while busy":  testListWhileBusy,
-		"documents/increment race":   testIncrementRace,
-		"documents/create race":      testCreateRace,
-		"documents/watch":            testWatch,
-		"documents/watch while busy": testWatchWhileBusy,
-		"documents/collections":      testCollections,
-		"documents/commit":           testCommit,
-		"documents/commit limits":    testCommitLimits,
-		"documents/commit race":      testCommitRace,
-		"documents/commit watched":   testCommitWatched,
-		"queue/order":                testOrder,
-		"queue/limits":               testJobLimits,
-		"queue/not before":           testNotBefore,
-		"queue/same id":              testSameID,
-		"queue/full":                 testFull,
-		"queue/retry":                testRetry,
-		"queue/give up by time":      testGiveUpByTime,
-		"queue/give up at once":      testGiveUpAtOnce,
-		"queue/concurrency":          testConcurrency,
-		"queue/two workers":          testTwoWorkers,
-		"queue/long handler":         testLongHandler,
-		"queue/worker dies":          testWorkerDies,
-		"queue/worker stops":         testWorkerStops,
-		"queue/idle":                 testIdle,
-		"dead/pages":                 testDeadPages,
-		"dead/bounded":               testDeadBounded,
-		"dead/replay":                testReplay,
-		"dead/replay into full":      testReplayIntoFull,
-		"dead/discard":               testDiscard,
-		"signal/delivery":            testSignalDelivery,
-		"signal/wildcards":           testSignalWildcards,
-		"signal/subjects":            testSignalSubjects,
-		"signal/order":               testSignalOrder,
-		"signal/skip self":           testSignalSkipSelf,
-		"signal/unsubscribe":         testSignalUnsubscribe,
-		"signal/in a handler":        testSignalInHandler,
-		"signal/request":             testSignalRequest,
-		"signal/slow":                testSignalSlow,
-		"signal/close":               testSignalClose,
-		"cache/values":               testCacheValues,
-		"cache/ttl":                  testCacheTTL,
-		"cache/swap":                 testCacheSwap,
-		"cache/add":                  testCacheAdd,
-		"cache/load":                 testCacheLoad,
-		"cache/bounded":              testCacheBounded,
-		"cache/close":                testCacheClose,
-		"lock/one holder":            testLock,
-		"lock/renewal":               testLockRenewal,
-		"lock/contended":             testLockContended,
-		"lock/fair":                  testLockFair,
-		"lock/close":                 testLockClose,
-		"log/entries":                testLog,
-		"log/values":                 testLogValues,
-		"log/expectations":           testLogExpectations,
-		"log/race":                   testLogRace,
-		"log/follow":                 testLogFollow,
-		"log/retention":              testLogRetention,
-		"log/close":                  testLogClose,
-		"blob/content":               testBlob,
-		"blob/replace":               testBlobReplace,
-		"blob/close":                 testBlobClose,
-		"provider/names":             testNames,
-		"provider/close":             testClose,
-		"provider/ended context":     testEndedContext,
-	}
-	for name, test := range tests {
+// one store: each test uses names of its own. Of a driver that does not carry every port,
+// Compose the rest from another driver, and name the parts that are to be proved.
+func Run(t *testing.T, open func(t *testing.T) fabric.Provider, parts ...string) {
+	for name, test := range contract {
+		if !chosen(name, parts) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			provider := open(t)
-			t.Cleanup(func() {
-				if err := provider.Close(); err != nil {
-					t.Errorf("close provider: %v", err)
-				}
-			})
-			test(t, provider)
+			test(t, opened(t, open))
 		})
 	}
 }
 
 // RunShared proves what holds between nodes. Each call of open returns the provider of
 // another node, all over one store; each is closed by itself.
-func RunShared(t *testing.T, open func(t *testing.T) fabric.Provider) {
-	tests := map[string]func(*testing.T, func() fabric.Provider){
-		"signal/between nodes": testSignalBetweenNodes,
-		"cache/between nodes":  testCacheBetweenNodes,
-		"lock/between nodes":   testLockBetweenNodes,
-		"lock/holder dies":     testLockHolderDies,
-		"log/between nodes":    testLogBetweenNodes,
-		"blob/between nodes":   testBlobBetweenNodes,
-	}
-	for name, test := range tests {
+func RunShared(t *testing.T, open func(t *testing.T) fabric.Provider, parts ...string) {
+	for name, test := range between {
+		if !chosen(name, parts) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, func() fabric.Provider {
-				provider := open(t)
-				t.Cleanup(func() {
-					if err := provider.Close(); err != nil {
-						t.Errorf("close provider: %v", err)
-					}
-				})
-				return provider
-			})
+			test(t, func() fabric.Provider { return opened(t, open) })
 		})
 	}
+}
+
+// chosen says whether a test is one of the parts, or about all; no parts are all of them.
+func chosen(name string, parts []string) bool {
+	part, _, _ := strings.Cut(name, "/")
+	return len(parts) == 0 || part == "provider" || slices.Contains(parts, part)
+}
+
+// opened returns a provider that is closed at the end of the test.
+func opened(t *testing.T, open func(*testing.T) fabric.Provider) fabric.Provider {
+	provider := open(t)
+	t.Cleanup(func() {
+		if err := provider.Close(); err != nil {
+			t.Errorf("close provider: %v", err)
+		}
+	})
+	return provider
 }
 
 // shortName is name for the parts whose names stand in many subjects.
@@ -254,6 +283,17 @@ func testNames(t *testing.T, p fabric.Provider) {
 		_, err := p.Queue(ctx, config)
 		wantError(t, what, err, fabric.ErrInvalidConfig)
 	}
+}
+
+func testPing(t *testing.T, p fabric.Provider) {
+	openDocuments(t, p)
+	openSignal(t, p)
+	must(t, "ping", p.Ping(context.Background()))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	wantError(t, "ping with an ended context", p.Ping(ctx), context.Canceled)
+	must(t, "close", p.Close())
+	wantError(t, "ping after close", p.Ping(context.Background()), fabric.ErrClosed)
 }
 
 func testClose(t *testing.T, p fabric.Provider) {

@@ -186,6 +186,9 @@ func (p *Provider) Blobs(ctx context.Context, config fabric.BlobConfig) (fabric.
 	}, nil
 }
 
+// Ping implements fabric.Carrier.
+func (p *Provider) Ping(ctx context.Context) error { return p.ready(ctx) }
+
 // Close implements fabric.Provider. What was stored is gone with the last Provider of the
 // store.
 func (p *Provider) Close() error {

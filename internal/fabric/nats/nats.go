@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -50,6 +51,7 @@ type Provider struct {
 	dial     natsgo.Options  // how conn was connected
 	life     context.Context // ends with Close
 	end      context.CancelFunc
+	stores   atomic.Bool // something stored was opened
 
 	mu  sync.Mutex // guards bus
 	bus *bus       // nil until the first signal is opened
@@ -85,11 +87,8 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 
 // Documents implements fabric.Provider.
 func (p *Provider) Documents(ctx context.Context, name string) (fabric.Documents, error) {
-	if err := p.ready(ctx); err != nil {
-		return nil, fmt.Errorf("open documents %.300q: %w", name, err)
-	}
-	if err := fabric.CheckName(name); err != nil {
-		return nil, fmt.Errorf("open documents: %w", err)
+	if err := p.check(ctx, "documents", name); err != nil {
+		return nil, err
 	}
 	d, err := openDocuments(ctx, p, name)
 	if err != nil {
@@ -101,8 +100,8 @@ func (p *Provider) Documents(ctx context.Context, name string) (fabric.Documents
 // Queue implements fabric.Provider. Visibility, MaxJobs and MaxDead hold for all who have
 // the queue open, as given by the one who opened it last.
 func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric.Queue, error) {
-	if err := p.ready(ctx); err != nil {
-		return nil, fmt.Errorf("open queue %.300q: %w", config.Name, err)
+	if err := p.check(ctx, "queue", config.Name); err != nil {
+		return nil, err
 	}
 	if err := config.Check(); err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
@@ -122,13 +121,19 @@ func (p *Provider) check(ctx context.Context, kind, name string) error {
 	if err := fabric.CheckName(name); err != nil {
 		return fmt.Errorf("open %s: %w", kind, err)
 	}
+	if kind != kindSignal {
+		p.stores.Store(true)
+	}
 	return nil
 }
+
+// kindSignal is the kind of part that stores nothing.
+const kindSignal = "signal"
 
 // Signal implements fabric.Provider. All signals share a connection of their own, which the
 // first one opens and Close closes.
 func (p *Provider) Signal(ctx context.Context, name string) (fabric.Signal, error) {
-	if err := p.check(ctx, "signal", name); err != nil {
+	if err := p.check(ctx, kindSignal, name); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
@@ -202,6 +207,37 @@ func (p *Provider) Blobs(ctx context.Context, config fabric.BlobConfig) (fabric.
 		return nil, fmt.Errorf("open blobs %q: %w", config.Name, translate(err))
 	}
 	return b, nil
+}
+
+// Ping implements fabric.Carrier. It asks the server for an answer on each connection, and when
+// something stored was opened, for what JetStream tells of the account.
+func (p *Provider) Ping(ctx context.Context) error {
+	if err := p.ping(ctx); err != nil {
+		return fmt.Errorf("ping NATS: %w", translate(err))
+	}
+	return nil
+}
+
+func (p *Provider) ping(ctx context.Context) error {
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
+	limit, cancel := fabric.WithDefaultTimeout(ctx, fabric.PingTimeout)
+	defer cancel()
+	p.mu.Lock()
+	bus := p.bus
+	p.mu.Unlock()
+	err := p.conn.FlushWithContext(limit)
+	if err == nil && bus != nil {
+		err = bus.conn.FlushWithContext(limit)
+	}
+	if err == nil && p.stores.Load() {
+		_, err = p.js.AccountInfo(limit)
+	}
+	if err != nil && ctx.Err() == nil && p.life.Err() == nil {
+		err = fmt.Errorf("%w: %w", fabric.ErrUnavailable, err)
+	}
+	return err
 }
 
 // Close implements fabric.Provider. A connection given to New stays open.

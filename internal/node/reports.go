@@ -164,6 +164,8 @@ func (n *Node) joinWebhooks(ctx context.Context) error {
 		Reports:   func(appID, channel string) bool { return k.owns(pusher.ChannelKey(appID, channel)) },
 		Settling:  k.settling,
 		TakesOver: k.takesOver,
+		View:      func() uint64 { return k.membership.View().Epoch },
+		Holds:     func(appID, channel, userID string) bool { return n.hub.Holds(appID, channel, userID) },
 	})
 	n.apps.OnChange(func(old, new *apps.App) {
 		if !reflect.DeepEqual(hooksOf(old), hooksOf(new)) {

@@ -216,12 +216,23 @@ func (s *countingSignal) total() (n int) {
 	return n
 }
 
-// gatedCache is a cache whose Get first reads and then waits for the gate, or fails.
+// gatedCache is a cache whose Get first reads and then waits for the gate, and which fails while
+// it is told to.
 type gatedCache struct {
 	fabric.Cache
 	gate chan struct{} // nil for no wait
-	err  error
+	err  atomic.Pointer[error]
 	gets atomic.Int64
+}
+
+// fails has every operation fail with err; nil for none.
+func (c *gatedCache) fails(err error) { c.err.Store(&err) }
+
+func (c *gatedCache) failure() error {
+	if err := c.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func (c *gatedCache) Get(ctx context.Context, key string) ([]byte, error) {
@@ -230,10 +241,17 @@ func (c *gatedCache) Get(ctx context.Context, key string) ([]byte, error) {
 	if c.gate != nil {
 		<-c.gate
 	}
-	if c.err != nil {
-		return nil, c.err
+	if failure := c.failure(); failure != nil {
+		return nil, failure
 	}
 	return value, err
+}
+
+func (c *gatedCache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := c.failure(); err != nil {
+		return err
+	}
+	return c.Cache.Set(ctx, key, value, ttl)
 }
 
 // ear is a client. It keeps what it hears, and what it knows of presence channels by that.

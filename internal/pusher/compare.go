@@ -30,6 +30,24 @@ func (h *Hub) Compare() {
 	}
 }
 
+// Holds tells whether a channel is occupied, as this node sees it, or with a user whether that
+// is a member of it.
+func (h *Hub) Holds(appID, channel, userID string) bool {
+	r := h.find(appID)
+	if r == nil {
+		return false
+	}
+	room := r.rooms.find(channel)
+	if room == nil {
+		return false
+	}
+	defer r.rooms.release(room)
+	if userID != "" {
+		return room.HasAnywhere(userID)
+	}
+	return room.Count() > 0
+}
+
 // compareReported compares a channel that is known to webhooks and may be empty.
 func (h *Hub) compareReported(place webhook.Place) {
 	if !h.cluster.Owns(ChannelKey(place.AppID, place.Channel)) {

@@ -61,8 +61,10 @@ type Hub struct {
 	webhooks Webhooks
 	metrics  *Metrics
 
-	looks   chan struct{} // held by look-ups beside the event loops; all, by Wait
-	cluster *Cluster      // set by Join before anything else happens; nil on a node of its own
+	looks    chan struct{} // held by what runs beside the event loops; all, by Wait
+	ending   chan struct{} // closed by Wait
+	cluster  *Cluster      // set by Join before anything else happens; nil on a node of its own
+	unshared unshared
 
 	mu     sync.RWMutex
 	realms map[string]*realm // by app id
@@ -91,7 +93,9 @@ func NewHub(options Options, webhooks Webhooks) *Hub {
 		metrics:  options.Metrics,
 		realms:   make(map[string]*realm),
 		looks:    make(chan struct{}, maxLooks),
+		ending:   make(chan struct{}),
 	}
+	h.unshared.hub = h
 	options.Metrics.attach(h)
 	return h
 }

@@ -44,8 +44,14 @@ func (r *room) got(number uint64) bool {
 	return again
 }
 
-// cacheTimeout bounds a look into the shared cache.
-const cacheTimeout = 2 * time.Second
+const (
+	// cacheTimeout bounds one operation of the shared cache.
+	cacheTimeout = 2 * time.Second
+	// lookTimeout bounds a look with its repetitions. A cache that has lost its leader has another
+	// within 2.5 s, or a few more when it loses that too.
+	lookTimeout = 6 * time.Second
+	lookPause   = 250 * time.Millisecond // between two tries
+)
 
 // cacheKey is the key of a channel in the shared cache.
 func (r *realm) cacheKey(channel string) string {
@@ -66,17 +72,24 @@ const (
 // missMark is in the shared cache after a miss was reported.
 var missMark = make([]byte, headSize)
 
-// shareCached puts a channel's last event into the shared cache.
+// shareCached puts a channel's last event into the shared cache, later if that does not take it.
 func (r *realm) shareCached(channel string, number uint64, payload []byte) {
-	ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
-	defer cancel()
 	o := r.hub.options
 	value := binary.BigEndian.AppendUint64(make([]byte, 0, headSize+len(payload)),
 		uint64(o.Now().Add(o.CacheTTL).UnixMilli()))
-	value = binary.BigEndian.AppendUint64(value, number)
-	err := r.hub.cluster.Cache.Set(ctx, r.cacheKey(channel), append(value, payload...), o.CacheTTL)
-	if err != nil {
+	value = append(binary.BigEndian.AppendUint64(value, number), payload...)
+	key, err := r.cacheKey(channel), error(nil)
+	if !r.hub.unshared.waits() {
+		ctx, cancel := context.WithTimeout(context.Background(), cacheTimeout)
+		defer cancel()
+		if err = r.hub.cluster.Cache.Set(ctx, key, value, o.CacheTTL); err == nil {
+			return
+		}
 		r.hub.metrics.rejected("cache_failed")
+		o.Logger.Warn("event of a cache channel not cached yet", "app_id", r.id, "error", err)
+	}
+	if !r.hub.unshared.put(key, value) {
+		r.hub.metrics.rejected("cache_backlog")
 		o.Logger.Warn("event of a cache channel not cached", "app_id", r.id, "error", err)
 	}
 }
@@ -168,7 +181,7 @@ func (r *realm) fetch(room *room, l *look) {
 	defer cancel()
 	// What is published after the look must reach this node.
 	_ = r.hub.cluster.Signal.Flush(ctx) // without a bus there is nothing to miss
-	events, err := r.lookCached(room.Channel)
+	events, err := r.lookPatiently(room, l)
 	event, there := events[room.Channel]
 	known := err == nil
 	first := known && !there && r.reportMiss(room.Channel)
@@ -198,19 +211,54 @@ func (r *realm) fetch(room *room, l *look) {
 	}
 }
 
+// lookPatiently looks again while the shared cache cannot be asked and somebody waits.
+func (r *realm) lookPatiently(room *room, l *look) (events map[string]cachedEvent, err error) {
+	for begin := time.Now(); ; r.hub.pause(lookPause) {
+		events, err = r.lookCached(room.Channel)
+		if err == nil || errors.Is(err, fabric.ErrClosed) || time.Since(begin) > lookTimeout || r.hub.ends() {
+			return events, err
+		}
+		room.mu.Lock()
+		waits := room.look == l && len(l.clients) > 0
+		room.mu.Unlock()
+		if !waits {
+			return nil, err
+		}
+	}
+}
+
 // maxLooks bounds the looks that run beside the event loops.
 const maxLooks = 256
 
-// Wait returns when the look-ups beside the event loops have ended, each of which takes a few
-// times cacheTimeout at most; none begins afterwards. It is for the end of the hub and may
-// be called once.
+// Wait returns when what runs beside the event loops has ended, which takes a few times
+// cacheTimeout at most; nothing begins afterwards. It is for the end of the hub and may be
+// called once.
 func (h *Hub) Wait() {
+	close(h.ending)
 	for range maxLooks {
 		h.looks <- struct{}{}
 	}
 }
 
-// beside runs f beside the event loop, unless too many run or the hub has ended.
+// ends says whether the hub ends.
+func (h *Hub) ends() bool {
+	select {
+	case <-h.ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause waits, not beyond the end of the hub.
+func (h *Hub) pause(d time.Duration) {
+	select {
+	case <-h.ending:
+	case <-time.After(d):
+	}
+}
+
+// beside runs f beside the event loop, unless too much runs there or the hub has ended.
 func (h *Hub) beside(f func()) bool {
 	select {
 	case h.looks <- struct{}{}:

@@ -3,11 +3,13 @@ package pusher
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/pusher/protocol"
 )
 
@@ -101,9 +103,10 @@ func TestAMissIsReportedOnce(t *testing.T) {
 
 		// Without the shared cache the node's own memory answers.
 		b.publish("cache-y", "1")
-		b.cache.err = errors.New("unavailable")
-		expect(t, "b", b.connect().subscribe("cache-y"),
-			string(protocol.SubscriptionSucceeded("cache-y")), event("cache-y", "1"))
+		b.cache.fails(errors.New("unavailable"))
+		e := b.connect().subscribe("cache-y")
+		time.Sleep(lookTimeout + time.Second)
+		expect(t, "b", e, string(protocol.SubscriptionSucceeded("cache-y")), event("cache-y", "1"))
 		if got := b.Cached(hs.app, "cache-y"); got["cache-y"].Data != "1" {
 			t.Errorf("b tells %v", got)
 		}
@@ -171,5 +174,64 @@ func TestCachedEventComesOnce(t *testing.T) {
 			e.unsubscribe(channel)
 			synctest.Wait()
 		}
+	})
+}
+
+// Events that the shared cache did not take come there when it takes them, unless a newer one is
+// there. Publishers do not wait for it meanwhile, and subscribers for a while.
+func TestSharedCacheComesBack(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		a.cache.fails(fabric.ErrUnavailable)
+		b.cache.fails(fabric.ErrUnavailable)
+		a.publish("cache-x", "old")
+		a.publish("cache-x", "1")
+		a.publish("cache-y", "old")
+		begin := time.Now()
+		a.publish("cache-z", "1")
+		if waited := time.Since(begin); waited > 0 {
+			t.Errorf("a publisher waited for %v", waited)
+		}
+		time.Sleep(time.Second)
+		c.publish("cache-y", "new")
+		early := b.connect().subscribe("cache-x")
+		time.Sleep(lookTimeout / 2)
+		expect(t, "early", early, string(protocol.SubscriptionSucceeded("cache-x")))
+		a.cache.fails(nil)
+		time.Sleep(2 * sharePause)
+		b.cache.fails(nil)
+		time.Sleep(2 * lookPause)
+		expect(t, "early", early, event("cache-x", "1"))
+		for channel, data := range map[string]string{"cache-x": "1", "cache-y": "new", "cache-z": "1"} {
+			for _, n := range []*hubNode{b, c} {
+				expect(t, n.name, n.connect().subscribe(channel),
+					string(protocol.SubscriptionSucceeded(channel)), event(channel, data))
+			}
+		}
+		if a.unshared.waits() || a.unshared.bytes != 0 {
+			t.Error("something waits that is there")
+		}
+	})
+}
+
+// What waits for the shared cache is bounded.
+func TestUnsharedIsBounded(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		a.cache.fails(fabric.ErrUnavailable)
+		u := &a.unshared
+		for i := range maxUnshared {
+			if !u.put(fmt.Sprint(i), make([]byte, headSize)) {
+				t.Fatalf("%d is too much", i)
+			}
+		}
+		if u.put("one more", make([]byte, headSize)) || !u.put("0", make([]byte, headSize+1)) {
+			t.Error("the limit of channels does not hold")
+		}
+		if u.put("0", make([]byte, unsharedSize)) {
+			t.Error("the limit of bytes does not hold")
+		}
+		if want := maxUnshared*headSize + 1; u.bytes != want {
+			t.Errorf("%d bytes are counted, want %d", u.bytes, want)
+		}
+		a.Wait()
 	})
 }

@@ -168,30 +168,13 @@ func (p *population) awaitUser(through *node, c *client) {
 	}
 }
 
-// cachedTries is how often the last events are asked for. More than once hides an open bug, 20 in
-// docs/faults.md, and is to go with it.
-const cachedTries = 4
-
 // cached publishes to a cache channel through each node, and has clients of all nodes ask. An
 // event that is still on its way when they do may come as the last one and live.
 func (p *population) cached(channel string, clients []*client) {
 	p.t.Helper()
-	var failed string
-	for try := range cachedTries {
-		if failed = p.cachedOnce(fmt.Sprintf("kept-%d", try), fmt.Sprintf("%s-%d", channel, try), clients); failed == "" {
-			return
-		}
-		p.t.Logf("figure: try %d: %s", try, failed)
-	}
-	p.t.Error(failed)
-}
-
-// cachedOnce tries it with channels and an event of its own, and returns what failed.
-func (p *population) cachedOnce(event, channel string, clients []*client) string {
-	p.t.Helper()
 	for _, through := range clients {
 		channel := channel + "-" + through.node.name
-		p.publish(through.node, event, through.node.name, channel)
+		p.publish(through.node, "kept", through.node.name, channel)
 		for _, c := range clients {
 			if err := c.subscribe(channel); err != nil {
 				p.t.Error(err)
@@ -204,14 +187,13 @@ func (p *population) cachedOnce(event, channel string, clients []*client) string
 	}
 	for _, c := range clients {
 		var got []string
-		if !c.wait(settleLimit/cachedTries, func() bool {
-			got = slices.Compact(c.texts(event))
+		if !c.wait(settleLimit, func() bool {
+			got = slices.Compact(c.texts("kept"))
 			return slices.Equal(got, want)
 		}) {
-			return fmt.Sprintf("%s is told the last events %v, not %v", c.name, got, want)
+			p.t.Errorf("%s is told the last events %v, not %v", c.name, got, want)
 		}
 	}
-	return ""
 }
 
 // terminated ends the connections of each user through the next node.

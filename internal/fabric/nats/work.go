@@ -140,6 +140,10 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 		w.giveUpLease(msg, wait)
 		return
 	}
+	if err := w.inTouch(ctx, msg); err != nil {
+		w.report("begin job", err)
+		return // the lease runs out, and another has it then
+	}
 	started := time.Now()
 	err = w.handle(ctx, msg, e)
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
@@ -153,6 +157,21 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 		w.fail(settle, msg, meta.Sequence.Stream, e, started, err)
 	}
 }
+
+// inTouch renews the lease of a job that was just delivered, and returns when the queue has said
+// that it did. A worker that hears the queue and is not heard by it would do jobs that others do
+// again. Half of the lease is enough to wait: the other half is there for whoever is next.
+func (w *worker) inTouch(ctx context.Context, msg jetstream.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, w.queue.config.Visibility/2)
+	defer cancel()
+	return tries(ctx, func(ctx context.Context, _ bool) error {
+		_, err := w.queue.provider.conn.RequestWithContext(ctx, msg.Reply(), inProgress)
+		return err
+	})
+}
+
+// inProgress renews the lease of a job, in the protocol of acknowledgements.
+var inProgress = []byte("+WPI")
 
 // handle runs the handler and keeps the lease of its job meanwhile.
 func (w *worker) handle(ctx context.Context, msg jetstream.Msg, e envelope) error {

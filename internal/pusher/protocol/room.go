@@ -177,6 +177,9 @@ func (r *Room) Has(userID string) bool {
 	return p != nil && p.sessions > 0
 }
 
+// HasAnywhere tells whether a user is a member, on whichever node.
+func (r *Room) HasAnywhere(userID string) bool { return r.members[userID] != nil }
+
 // Empty tells whether nothing is known of the room on any node.
 func (r *Room) Empty() bool { return r.Count() == 0 && len(r.members) == 0 }
 

@@ -123,7 +123,7 @@ func (e *Emitter) letGo(now time.Time) {
 // addLeave sends a leave whose time is over to the hooks that the app has now.
 func (e *Emitter) addLeave(leave leave, now time.Time) {
 	if e.ledger != nil {
-		e.ledger.add(leave.key, leave.event)
+		e.ledger.add(leave.key, leave.event, 0) // the view may be another by now
 		return
 	}
 	app, found := e.apps.ByID(leave.key.appID)

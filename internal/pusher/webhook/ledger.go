@@ -30,6 +30,13 @@ type Cluster struct {
 	Settling func() bool
 	// TakesOver tells whether another node is dead and this one acts for it.
 	TakesOver func(node string) bool
+	// View numbers this node's views of who lives, from 1. A change that was seen in another view
+	// than the present one is reported only if it is still so: it may have been a mistake of this
+	// node being cut off. Nil for one view for ever.
+	View func() uint64
+	// Holds tells whether a channel is occupied as this node sees it or, with a user, whether that
+	// is a member. It is called without locks.
+	Holds func(appID, channel, userID string) bool
 }
 
 // Times of the ledger.
@@ -82,6 +89,7 @@ type ledger struct {
 type change struct {
 	fact
 	event   Event
+	view    uint64        // in which it was seen, 0 for before the present one
 	due     time.Time     // when it is committed although there are few
 	flushed chan struct{} // closed when it is reached; then it is no change
 }
@@ -125,7 +133,23 @@ func (e *Emitter) change(appID string, event Event) {
 		e.leaves.cancel(about)
 		e.found.cancel(about)
 	}
-	l.add(about, event)
+	l.add(about, event, l.view())
+}
+
+// view numbers the present view.
+func (l *ledger) view() uint64 {
+	if l.View == nil {
+		return 0
+	}
+	return l.View()
+}
+
+// stale tells whether a change that was seen in an earlier view is not so any more.
+func (l *ledger) stale(c change) bool {
+	if l.View == nil || c.view == l.View() {
+		return false
+	}
+	return l.Holds(c.appID, c.channel, c.userID) == c.event.leaves()
 }
 
 // Observe takes note of an event that another node reports: the return of somebody whose
@@ -141,9 +165,9 @@ func (e *Emitter) Observe(appID string, event Event) {
 	e.found.cancel(about)
 }
 
-// add queues a change for the loop. Emitter.mu is held.
-func (l *ledger) add(about fact, event Event) {
-	c := change{fact: about, event: event, due: time.Now().Add(l.options.BatchInterval)}
+// add queues a change for the loop that was seen in a view. Emitter.mu is held.
+func (l *ledger) add(about fact, event Event, view uint64) {
+	c := change{fact: about, event: event, view: view, due: time.Now().Add(l.options.BatchInterval)}
 	switch {
 	case l.ended:
 		return // the next comparison finds it, on this or another node
@@ -415,7 +439,7 @@ type news struct {
 
 func (l *ledger) news(batch []change, read map[fact]uint64) news {
 	n := news{box: outbox{ID: rand.Text(), TimeMS: time.Now().UnixMilli()}, facts: make(map[string]fact, len(batch))}
-	known, passed := 0, 0
+	known, passed, stale := 0, 0, 0
 	for _, c := range batch {
 		revision, isRead := read[c.fact]
 		if !isRead {
@@ -425,6 +449,9 @@ func (l *ledger) news(batch []change, read map[fact]uint64) news {
 		switch {
 		case !l.Reports(c.appID, c.channel):
 			passed++
+			continue
+		case l.stale(c):
+			stale++
 			continue
 		case comes == (revision > 0):
 			known++
@@ -443,6 +470,9 @@ func (l *ledger) news(batch []change, read map[fact]uint64) news {
 	}
 	if passed > 0 {
 		l.metrics.Ledger(LedgerPassed, passed)
+	}
+	if stale > 0 {
+		l.metrics.Ledger(LedgerStale, stale)
 	}
 	return n
 }

@@ -44,6 +44,8 @@ type mate struct {
 	owns func(channel string) bool
 
 	settling atomic.Bool
+	view     atomic.Uint64
+	there    sync.Map // facts that are so, as the node sees it
 }
 
 // onTeam runs a test on a team without nodes.
@@ -80,6 +82,11 @@ func (tm *team) join(name string) *mate {
 			defer tm.mu.Unlock()
 			return !tm.alive[node]
 		},
+		View: func() uint64 { return 1 + m.view.Load() },
+		Holds: func(appID, channel, userID string) bool {
+			_, holds := m.there.Load(fact{appID, channel, userID})
+			return holds
+		},
 	})
 	tm.mu.Lock()
 	tm.alive[name] = true
@@ -97,6 +104,36 @@ func (tm *team) join(name string) *mate {
 	}
 	synctest.Wait()
 	return m
+}
+
+// sees notes what is so as the node sees it.
+func (m *mate) sees(about fact, holds bool) {
+	if holds {
+		m.there.Store(about, true)
+	} else {
+		m.there.Delete(about)
+	}
+}
+
+// Emit is that of the emitter, of what the node sees.
+func (m *mate) Emit(appID string, event Event) {
+	m.sees(event.about(appID), !event.leaves())
+	m.Emitter.Emit(appID, event)
+}
+
+// Compare is that of the emitter, of what the node sees.
+func (m *mate) Compare(appID, channel string, occupied bool, members []string) {
+	m.there.Range(func(about, _ any) bool {
+		if f := about.(fact); f.place() == (Place{appID, channel}) {
+			m.there.Delete(f)
+		}
+		return true
+	})
+	m.sees(fact{appID, channel, ""}, occupied)
+	for _, user := range members {
+		m.sees(fact{appID, channel, user}, true)
+	}
+	m.Emitter.Compare(appID, channel, occupied, members)
 }
 
 func (m *mate) setOwns(owns func(string) bool) {

@@ -364,6 +364,35 @@ func TestLedgerWaitsForSettledView(t *testing.T) {
 	})
 }
 
+// What was seen in another view is reported only if it is still so: a node that is cut off loses
+// the others one after the other, and may have them back before it is done with what it believed.
+func TestLedgerForgetsMistakes(t *testing.T) {
+	onTeam(t, Options{}, func(t *testing.T, tm *team) {
+		a := tm.join("a")
+		for _, channel := range []string{"c1", "c2"} {
+			a.Emit("a", ChannelOccupied(channel))
+		}
+		after(second)
+		tm.expect("before", "channel_occupied c1", "channel_occupied c2")
+		a.settling.Store(true)
+		for _, channel := range []string{"c1", "c2"} {
+			a.Emit("a", ChannelVacated(channel))
+		}
+		a.view.Add(1)
+		a.sees(fact{"a", "c1", ""}, true)
+		after(second)
+		a.settling.Store(false)
+		after(second)
+		tm.expect("afterwards", "channel_vacated c2")
+		if got := a.counts.ledger[LedgerStale]; got != 1 {
+			t.Errorf("%d changes were stale", got)
+		}
+		a.Emit("a", ChannelVacated("c1")) // in the present view: as it was told
+		after(second)
+		tm.expect("at the end", "channel_vacated c1")
+	})
+}
+
 // A node without a majority reports nothing, keeps nothing, and compares afterwards.
 func TestLedgerMinority(t *testing.T) {
 	onTeam(t, Options{LeaveDebounce: 3 * second}, func(t *testing.T, tm *team) {

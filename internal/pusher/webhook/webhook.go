@@ -79,6 +79,7 @@ const (
 	LedgerReported  = "reported"  // written to the ledger and to be sent
 	LedgerKnown     = "known"     // the ledger says so already: reported before or by another node
 	LedgerPassed    = "passed"    // another node's to report, or nobody's who has no majority
+	LedgerStale     = "stale"     // not so any more in the present view of who lives
 	LedgerConflict  = "conflict"  // another node was faster, to be tried again
 	LedgerRecovered = "recovered" // found in an outbox and sent, possibly once more
 )
@@ -213,7 +214,7 @@ type Emitter struct {
 // options.QueueConfig. It does nothing by itself until Run is called.
 func New(options Options, apps Apps, queue fabric.Queue, log *slog.Logger, metrics Metrics) *Emitter {
 	options = options.withDefaults()
-	for _, result := range []string{LedgerReported, LedgerKnown, LedgerPassed, LedgerConflict, LedgerRecovered} {
+	for _, result := range []string{LedgerReported, LedgerKnown, LedgerPassed, LedgerStale, LedgerConflict, LedgerRecovered} {
 		metrics.Ledger(result, 0) // so that it is there before the first one
 	}
 	return &Emitter{

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // balancer is a real nginx or HAProxy in front of a cluster, with the configuration that
@@ -43,7 +45,7 @@ func TestNGINX(t *testing.T) {
 			config := b.configure("nginx")
 			server := launch(t, nil, program, "-e", "stderr", "-c", config,
 				"-g", "daemon off; error_log stderr; pid "+config+".pid;")
-			t.Cleanup(func() { server.terminate(t) }) // its workers with it
+			t.Cleanup(func() { server.Terminate() }) // its workers with it
 			b.try()
 		})
 	}
@@ -90,7 +92,7 @@ func (c *nodes) of(t *testing.T) *nodes {
 func (b *balancer) configure(format string) string {
 	b.Helper()
 	dir := b.TempDir()
-	base := freeBase(b.T)
+	base := process.FreePorts(b.T, ports)
 	b.http, b.https, b.tcp = base, base+1, base+2
 	cert, key := b.certificate(dir)
 	args := []string{"cluster", "lb", "--format", format, "--sticky", b.sticky, "--cert", cert, "--key", key}
@@ -149,12 +151,12 @@ func (b *balancer) certificate(dir string) (chain, key string) {
 	return chain, key
 }
 
-func (b *balancer) url() string { return "https://" + address(b.https) }
+func (b *balancer) url() string { return "https://" + process.Address(b.https) }
 
 // wss is a client of the balancer with an identity to stick to; the number chooses it. The
 // first time a cookie is not known.
 func (b *balancer) wss(number int) dialing {
-	d := dialing{url: "wss://" + address(b.https), trust: b.trust}
+	d := dialing{url: "wss://" + process.Address(b.https), trust: b.trust}
 	if b.sticky == "ip" {
 		d.from = fmt.Sprintf("127.0.%d.1", number)
 	}
@@ -205,7 +207,7 @@ func (b *balancer) tryPaths() {
 			b.Errorf("%s: status %d, want %d", path, got, want)
 		}
 	}
-	response, err := b.client.Get("http://" + address(b.http) + "/apps/x?a=b")
+	response, err := b.client.Get("http://" + process.Address(b.http) + "/apps/x?a=b")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -221,7 +223,7 @@ func (b *balancer) tryEvents() {
 	for i := range 6 {
 		clients = append(clients, b.wss(i).must(b.T))
 	}
-	plain := dialing{url: "ws://" + address(b.tcp)}
+	plain := dialing{url: "ws://" + process.Address(b.tcp)}
 	clients = append(clients, plain.must(b.T), plain.must(b.T))
 	for _, s := range clients {
 		s.subscribe(b.T, "news")
@@ -254,7 +256,7 @@ func (b *balancer) counts() [count]int {
 
 func (n *node) gone() bool {
 	select {
-	case <-n.ended:
+	case <-n.Ended():
 		return true
 	default:
 		return false
@@ -336,7 +338,7 @@ func (b *balancer) tryKilled() {
 	d := b.wss(1)
 	s := b.connects(&d)
 	home := b.home(1)
-	home.kill9()
+	home.Kill()
 	defer func() {
 		home.start()
 		eventually(b.T, "the node is back", func() bool { return home.ready() && home.sees("ready") == count })

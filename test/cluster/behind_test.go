@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // Nodes that speak TLS below a path and on ports that differ, behind balancers that check
@@ -58,7 +60,7 @@ func TestBehind(t *testing.T) {
 // be for a name, and returns its address.
 func (c *trial) behind(manager *member, format, program, authority, name string) string {
 	c.Helper()
-	base := freeBase(c.T)
+	base := process.FreePorts(c.T, ports)
 	text := manager.prints(fmt.Sprintf("cluster lb --format %s --sub-domain worker --node-ca %s --node-name %s --http-port %d --tcp-port 0",
 		format, authority, name, base), "127.0.0.5:"+strconv.Itoa(c.base), "127.0.0.6:"+strconv.Itoa(c.base+20))
 	if strings.Contains(text, "127.0.0.7") {
@@ -70,11 +72,11 @@ func (c *trial) behind(manager *member, format, program, authority, name string)
 	}
 	if format == "nginx" {
 		server := launch(c.T, nil, program, "-e", "stderr", "-c", config, "-g", "daemon off; error_log stderr; pid "+config+".pid;")
-		c.Cleanup(func() { server.terminate(c.T) }) // its workers with it
+		c.Cleanup(func() { server.Terminate() }) // its workers with it
 	} else {
 		launch(c.T, nil, program, "-db", "-f", config)
 	}
-	return address(base)
+	return process.Address(base)
 }
 
 // status asks for a page; 0 if nobody answers.

@@ -136,7 +136,7 @@ func TestClusterTLS(t *testing.T) {
 	nodes[0].says("127.0.0.1 and this node do not agree whether TLS is spoken", "127.0.0.1 does not trust this node's certificate",
 		"127.0.0.1 shows a certificate that has expired")
 	for _, m := range nodes {
-		if lines := strings.Count(m.out.String(), "cluster hello refused"); lines > 3 {
+		if lines := strings.Count(m.Output(), "cluster hello refused"); lines > 3 {
 			t.Errorf("%s has %d lines about refusals", m.name, lines)
 		}
 	}

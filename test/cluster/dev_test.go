@@ -14,12 +14,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // laptop is a running "parley dev".
 type laptop struct {
 	*testing.T
-	*process
+	*process.Process
 	typed  io.WriteCloser
 	offset int
 }
@@ -32,7 +34,7 @@ func freeOffset(t *testing.T) int {
 		free := true
 		for _, base := range []int{6001, 9601, 11110, 11111} {
 			for n := range count + 1 {
-				l, err := net.Listen("tcp", address(base+offset+100*n))
+				l, err := net.Listen("tcp", process.Address(base+offset+100*n))
 				if err != nil {
 					free = false
 					continue
@@ -56,7 +58,7 @@ func startLaptop(t *testing.T, dir string) *laptop {
 	}
 	t.Cleanup(func() { _ = in.Close(); _ = typed.Close() })
 	l := &laptop{T: t, typed: typed, offset: freeOffset(t)}
-	l.process = launch(t, in, parley, "dev", "--data-dir", dir, "--port_offset", strconv.Itoa(l.offset))
+	l.Process = launch(t, in, parley, "dev", "--data-dir", dir, "--port_offset", strconv.Itoa(l.offset))
 	l.sees("Type ")
 	return l
 }
@@ -71,22 +73,22 @@ func (l *laptop) types(command string) {
 // sees waits until something is on the terminal.
 func (l *laptop) sees(text string) {
 	l.Helper()
-	eventually(l.T, strconv.Quote(text)+" is on the terminal", func() bool { return strings.Contains(l.out.String(), text) })
+	eventually(l.T, strconv.Quote(text)+" is on the terminal", func() bool { return strings.Contains(l.Output(), text) })
 }
 
 // ends waits for the end of everything, which must have been in order.
 func (l *laptop) ends() {
 	l.Helper()
 	select {
-	case <-l.ended:
+	case <-l.Ended():
 	case <-time.After(patience):
 		l.Fatal("it does not end")
 	}
-	if code := l.cmd.ProcessState.ExitCode(); code != 0 {
+	if code := l.Await(); code != 0 {
 		l.Errorf("it ends with %d", code)
 	}
 	for n := range count + 1 {
-		at := address(6001 + l.offset + 100*n)
+		at := process.Address(6001 + l.offset + 100*n)
 		if conn, err := net.Dial("tcp", at); err == nil {
 			_ = conn.Close()
 			l.Errorf("somebody still listens on %s", at)
@@ -98,8 +100,8 @@ func TestDev(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := startLaptop(t, dir)
-	key := regexp.MustCompile(`key +([0-9a-f]{20})\n`).FindStringSubmatch(l.out.String())
-	if key == nil || !strings.Contains(l.out.String(), "?key="+key[1]) {
+	key := regexp.MustCompile(`key +([0-9a-f]{20})\n`).FindStringSubmatch(l.Output())
+	if key == nil || !strings.Contains(l.Output(), "?key="+key[1]) {
 		t.Fatal("the greeting does not tell the key and where to open it")
 	}
 	server := "localhost:" + strconv.Itoa(6001+l.offset)
@@ -119,9 +121,9 @@ func TestDev(t *testing.T) {
 		t.Helper()
 		time.Sleep(interest)
 		p := launch(t, nil, parley, "publish", "-c", file, "my-channel", "my-event", data)
-		<-p.ended
-		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Fatalf("publish ends with %d: %s", code, p.out)
+		<-p.Ended()
+		if code := p.Await(); code != 0 {
+			t.Fatalf("publish ends with %d: %s", code, p.Output())
 		}
 	}
 	say("one")
@@ -140,10 +142,10 @@ func TestDev(t *testing.T) {
 	if survivors != 2 {
 		t.Errorf("%d of the 3 clients have survived, want 2", survivors)
 	}
-	mark := len(l.out.String())
+	mark := len(l.Output())
 	l.types("restart 2")
 	eventually(t, "node2 is back", func() bool {
-		return strings.Contains(l.out.String()[mark:], "node1 ready, node2 ready, node3 ready")
+		return strings.Contains(l.Output()[mark:], "node1 ready, node2 ready, node3 ready")
 	})
 	l.types("kill 4")
 	l.sees("kill which node, 1 to 3?")
@@ -155,12 +157,10 @@ func TestDev(t *testing.T) {
 
 	// The same directory has the same app, and Ctrl-C is as good as quit.
 	again := startLaptop(t, dir)
-	if !strings.Contains(again.out.String(), key[1]) {
+	if !strings.Contains(again.Output(), key[1]) {
 		t.Error("the app is another one")
 	}
-	if err := again.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	again.Signal(syscall.SIGINT)
 	again.ends()
 }
 
@@ -168,8 +168,8 @@ func TestDev(t *testing.T) {
 func TestDevKilledElsewhere(t *testing.T) {
 	t.Parallel()
 	l := startLaptop(t, t.TempDir())
-	key := regexp.MustCompile(`key +([0-9a-f]{20})\n`).FindStringSubmatch(l.out.String())
-	pid := regexp.MustCompile(`node3 is process (\d+)\n`).FindStringSubmatch(l.out.String())
+	key := regexp.MustCompile(`key +([0-9a-f]{20})\n`).FindStringSubmatch(l.Output())
+	pid := regexp.MustCompile(`node3 is process (\d+)\n`).FindStringSubmatch(l.Output())
 	if key == nil || pid == nil {
 		t.Fatal("the terminal does not tell the key and the processes")
 	}
@@ -195,12 +195,12 @@ func TestDevKilledElsewhere(t *testing.T) {
 	again.subscribe(t, "my-channel")
 	l.sees("node3 ended by itself (signal: killed); new clients go to node1, node2")
 
-	mark := len(l.out.String())
+	mark := len(l.Output())
 	after := func(command, text string) {
 		t.Helper()
 		l.types(command)
-		eventually(t, text, func() bool { return strings.Contains(l.out.String()[mark:], text) })
-		mark = len(l.out.String())
+		eventually(t, text, func() bool { return strings.Contains(l.Output()[mark:], text) })
+		mark = len(l.Output())
 	}
 	after("status", "node3 ended by itself")
 	after("restart 3", "node1 ready, node2 ready, node3 ready")

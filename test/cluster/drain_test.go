@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // A drained node leaves the rotation at once, takes nobody new after the delay, and sends
@@ -13,7 +15,7 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	drained, other := c.list[0], c.list[1]
-	at := dialing{url: "ws://" + address(drained.port)}
+	at := dialing{url: "ws://" + process.Address(drained.port)}
 	const clients, rate = 30, 20
 	codes := make(chan int, clients)
 	for range clients {
@@ -71,14 +73,14 @@ func TestDrain(t *testing.T) {
 	back.subscribe(t, "back")
 	_ = back.Close()
 	eventually(t, "the other nodes hear of it", func() bool { return other.sees("ready") == count })
-	drained.terminate(t)
+	drained.Terminate()
 }
 
 // What the commands show of a cluster in which a node has died.
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	c.list[2].kill9()
+	c.list[2].Kill()
 	eventually(t, "the death is noticed", func() bool { return c.list[0].sees("ready") == count-1 })
 	var out string
 	var err error
@@ -86,7 +88,7 @@ func TestStatus(t *testing.T) {
 		out, err = c.command("cluster", "status")
 		return err == nil && strings.Contains(out, "engine    healthy")
 	})
-	for _, part := range []string{"2 ready, 1 missing", "replicas  3", "node3  missing", address(c.list[2].port)} {
+	for _, part := range []string{"2 ready, 1 missing", "replicas  3", "node3  missing", process.Address(c.list[2].port)} {
 		if !strings.Contains(out, part) {
 			t.Errorf("no %q in\n%s", part, out)
 		}

@@ -52,8 +52,8 @@ func TestKnocks(t *testing.T) {
 		"its data directory is a copy of this node's; remove",
 		"speaks cluster versions 2 to 2 and this node 1 to 1; install")
 	for _, m := range nodes {
-		if lines := strings.Count(m.out.String(), "cluster hello refused"); lines > 4 {
-			t.Errorf("%s has %d lines about refusals:\n%s", m.name, lines, m.out)
+		if lines := strings.Count(m.Output(), "cluster hello refused"); lines > 4 {
+			t.Errorf("%s has %d lines about refusals:\n%s", m.name, lines, m.Output())
 		}
 		if m.sees() != 3 {
 			t.Errorf("%s sees %d nodes", m.name, m.sees())

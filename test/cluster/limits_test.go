@@ -16,6 +16,7 @@ import (
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/test/process"
 )
 
 // The quotas of the limited app. A window is a second.
@@ -130,7 +131,7 @@ func TestConnectionQuotaOfThreeNodes(t *testing.T) {
 	c := start(t)
 	app := c.createLimited()
 	dial := func(n *node) (*socket, error) {
-		return dialing{url: "ws://" + address(n.port), key: app.Key}.connect()
+		return dialing{url: "ws://" + process.Address(n.port), key: app.Key}.connect()
 	}
 	var accepted atomic.Int64
 	var mu sync.Mutex // guards sockets

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,13 +12,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/test/process"
 )
 
 const (
@@ -28,66 +25,15 @@ const (
 	adminToken               = "0123456789abcdef"
 )
 
-// output is what a process has written so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// process is a program that is killed at the end of the test.
-type process struct {
-	cmd   *exec.Cmd
-	out   *output
-	ended chan struct{}
-}
-
 // launch starts a program. Its environment has no options of Parley.
-func launch(t *testing.T, in io.Reader, program string, args ...string) *process {
+func launch(t *testing.T, in io.Reader, args ...string) *process.Process {
 	t.Helper()
-	p := &process{cmd: exec.Command(program, args...), out: &output{}, ended: make(chan struct{})}
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = in, p.out, p.out
-	for _, variable := range os.Environ() {
-		if !strings.HasPrefix(variable, "PARLEY_") {
-			p.cmd.Env = append(p.cmd.Env, variable)
-		}
-	}
-	p.cmd.WaitDelay = time.Second // should it leave children behind
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = p.cmd.Wait() // ProcessState tells
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Logf("%s %s\n%s", program, strings.Join(args, " "), p.out)
-		}
-	})
-	return p
-}
-
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended already
-	<-p.ended
+	return process.Start(t, process.Command{Args: args, Input: in})
 }
 
 // node is one of a cluster.
 type node struct {
-	*process
+	*process.Process
 	name    string
 	port    int // of its channels
 	admin   *admin.Client
@@ -106,37 +52,17 @@ type nodes struct {
 
 const count = 3
 
-// freeBase returns a port that is free like the 99 after it, as far as they are used, and
-// below those that the system gives to clients.
-func freeBase(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		base := 12000 + 100*rand.IntN(180)
-		free := true
-		for port := base; port < base+60 && free; port++ {
-			l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-			if err != nil {
-				free = false
-				continue
-			}
-			_ = l.Close()
-		}
-		if free {
-			return base
-		}
-	}
-	t.Fatal("there are no free ports")
-	return 0
-}
+// ports is how many a cluster of a test takes, from its base on.
+const ports = 60
 
 // start starts three nodes and waits until they are ready and see each other.
 func start(t *testing.T) *nodes {
 	t.Helper()
-	c := &nodes{T: t, dir: t.TempDir(), base: freeBase(t)}
+	c := &nodes{T: t, dir: t.TempDir(), base: process.FreePorts(t, ports)}
 	c.file = filepath.Join(c.dir, "parley.toml")
 	var seeds []string
 	for i := range count {
-		seeds = append(seeds, fmt.Sprintf("%q", address(c.clusterPort(i))))
+		seeds = append(seeds, fmt.Sprintf("%q", process.Address(c.clusterPort(i))))
 	}
 	text := fmt.Sprintf(`
 [channels]
@@ -172,20 +98,18 @@ secret = %q
 	return c
 }
 
-func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
-
 func (c *nodes) clusterPort(i int) int { return c.base + 30 + 2*i }
 
 // start starts the process of the node.
 func (n *node) start() {
 	c := n.cluster
-	n.process = launch(c.T, nil, parley, "serve", "-c", c.file, "--node.name", n.name,
+	n.Process = launch(c.T, nil, parley, "serve", "-c", c.file, "--node.name", n.name,
 		"--node.data_dir", filepath.Join(c.dir, n.name),
 		"--channels.port", strconv.Itoa(n.port), "--metrics.port", strconv.Itoa(n.port+10),
 		"--cluster.bind_port", strconv.Itoa(c.clusterPort(n.number)))
 }
 
-func (n *node) url() string { return "http://" + address(n.port) }
+func (n *node) url() string { return "http://" + process.Address(n.port) }
 
 func (n *node) ready() bool {
 	response, err := http.Get(n.url() + "/ready")
@@ -234,22 +158,6 @@ func (n *node) sees(state string) int {
 
 // clients counts those that are connected to the node.
 func (n *node) clients() int { return n.member(n.name).Connections }
-
-// kill9 ends the node as a crash does.
-func (n *node) kill9() { n.kill() }
-
-// terminate ends a process as a process manager does.
-func (p *process) terminate(t *testing.T) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		t.Fatal("it does not stop")
-	}
-}
 
 // command runs a command of parley for the first node.
 func (c *nodes) command(args ...string) (string, error) {

@@ -45,13 +45,13 @@ func TestRoles(t *testing.T) {
 		clients = append(clients, m.connect("news"))
 	}
 	c.reaches(clients, "news", all...)
-	named.kill()
-	stores[2].kill()
+	named.Kill()
+	stores[2].Kill()
 	eventually(t, "the deaths are noticed", func() bool { return star.sees() == 3 && stores[0].sees() == 3 })
 	c.reaches(clients, "news", star, stores[0])
 
 	// Without a majority of the stores nothing can be stored, and channels work.
-	stores[1].kill()
+	stores[1].Kill()
 	clients = clients[:2]
 	eventually(t, "the gateway says what is missing", func() bool {
 		status, word, failed := star.health()

@@ -22,6 +22,7 @@ import (
 
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/test/process"
 )
 
 // trial is a cluster whose nodes differ. Each has an address of this machine of its own,
@@ -36,7 +37,7 @@ type trial struct {
 
 // member is a node of a trial.
 type member struct {
-	*process
+	*process.Process
 	*trial
 	name, host string
 	port       int    // of its channels
@@ -54,7 +55,7 @@ func newTrial(t *testing.T, more string) *trial {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs several loopback addresses")
 	}
-	c := &trial{T: t, dir: t.TempDir(), base: freeBase(t), client: &http.Client{Timeout: patience}}
+	c := &trial{T: t, dir: t.TempDir(), base: process.FreePorts(t, ports), client: &http.Client{Timeout: patience}}
 	c.file = filepath.Join(c.dir, "parley.toml")
 	text := fmt.Sprintf("[admin]\ntoken = %q\n[[apps]]\nid = %q\nkey = %q\nsecret = %q\n%s\n",
 		adminToken, appID, appKey, appSecret, more)
@@ -96,7 +97,7 @@ func (m *member) url() string     { return m.scheme + "://" + m.address() + m.pr
 
 // start starts the process; with another program than the one under test if one is given.
 func (m *member) start(program ...string) {
-	m.process = launch(m.T, nil, append(program, parley)[0], append([]string{"serve", "-c", m.file}, m.flags...)...)
+	m.Process = launch(m.T, nil, append([]string{append(program, parley)[0], "serve", "-c", m.file}, m.flags...)...)
 }
 
 // health is the status of /ready with its word and the parts that are not well.
@@ -114,7 +115,7 @@ func (m *member) health() (status int, word, failed string) {
 func (c *trial) await(ready int, members ...*member) {
 	c.Helper()
 	for _, m := range members {
-		if m.process == nil {
+		if m.Process == nil {
 			m.start()
 		}
 	}
@@ -207,11 +208,11 @@ func (c *trial) reaches(clients []*socket, channel string, publishers ...*member
 func (m *member) refused(within time.Duration, says ...string) {
 	m.Helper()
 	select {
-	case <-m.ended:
+	case <-m.Ended():
 	case <-time.After(within):
 		m.Fatalf("%s has not ended after %v", m.name, within)
 	}
-	if code := m.cmd.ProcessState.ExitCode(); code == 0 {
+	if code := m.Await(); code == 0 {
 		m.Errorf("%s ends with 0", m.name)
 	}
 	m.says(says...)
@@ -221,7 +222,7 @@ func (m *member) refused(within time.Duration, says ...string) {
 func (m *member) says(parts ...string) {
 	m.Helper()
 	for _, part := range parts {
-		eventually(m.T, fmt.Sprintf("%s says %q", m.name, part), func() bool { return strings.Contains(m.out.String(), part) })
+		eventually(m.T, fmt.Sprintf("%s says %q", m.name, part), func() bool { return strings.Contains(m.Output(), part) })
 	}
 }
 

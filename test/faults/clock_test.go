@@ -55,11 +55,11 @@ var steppedBinary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list, program := filepath.Join(scratch, "overlay.json"), filepath.Join(scratch, "parley-stepped")
+	list := filepath.Join(scratch, "overlay.json")
 	if err := os.WriteFile(list, text, 0o600); err != nil {
 		return "", err
 	}
-	return program, build(program, "-overlay", list)
+	return build(filepath.Join(scratch, "stepped"), "-overlay", list)
 })
 
 // step is how far the node's wall clock is off.

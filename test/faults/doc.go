@@ -3,7 +3,7 @@
 // fill their disks, set their clocks, and check what the clients saw.
 //
 // The tests know Parley by its binary, its ports and its log alone. They may import a
-// WebSocket client and the standard library, and must never import a room of Parley.
+// WebSocket client, test/process and the standard library, and must never import a room of Parley.
 //
 //	go test ./test/faults                     every kind of fault once
 //	make faults                               faults in random order

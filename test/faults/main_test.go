@@ -6,13 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // atOnce is how many tests run at a time. They mostly wait.
@@ -31,12 +29,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(scratch) }() // only disk space
-	if binary = os.Getenv("PARLEY_BIN"); binary == "" {
-		binary = filepath.Join(scratch, "parley")
-		if err := build(binary); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	if binary, err = build(scratch); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", strconv.Itoa(atOnce)); err != nil {
@@ -54,14 +49,11 @@ func run(m *testing.M) int {
 	return code
 }
 
-// build builds the program, with the race detector if PARLEY_FAULTS_RACE is 1.
-func build(program string, flags ...string) error {
+// build returns the program with further flags for its build, and with the race detector if
+// PARLEY_FAULTS_RACE is 1.
+func build(dir string, flags ...string) (program string, err error) {
 	if os.Getenv("PARLEY_FAULTS_RACE") == "1" {
 		flags = append(flags, "-race")
 	}
-	args := slices.Concat([]string{"build", "-o", program}, flags, []string{"../../cmd/parley"})
-	if output, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
-	}
-	return nil
+	return process.Parley(dir, flags...)
 }

@@ -16,13 +16,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // patience bounds every wait for a process.
-const patience = 90 * time.Second
+const patience = process.Patience
 
 // poll is the pause between two looks at what cannot be awaited.
 const poll = 20 * time.Millisecond
@@ -43,9 +44,8 @@ type node struct {
 	binary                   string   // the program
 	clock                    string   // the file that says how far its wall clock is off, empty for none
 
-	mu    sync.Mutex
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when the process is gone
+	mu    sync.Mutex       // guards the following fields
+	run   *process.Process // of the last start, nil before the first
 	state state
 	turns int           // of state
 	off   time.Duration // of its wall clock
@@ -81,12 +81,6 @@ func (n *node) turn() int {
 	return n.turns
 }
 
-// environment is that of this process, without what is meant for the tests.
-func environment() []string {
-	list := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "PARLEY_") })
-	return append(list, "PARLEY_ADMIN_TOKEN="+adminToken)
-}
-
 func (n *node) address() string { return net.JoinHostPort(n.host, strconv.Itoa(n.channels)) }
 
 func (n *node) metricsAddress() string { return net.JoinHostPort(n.host, strconv.Itoa(n.metrics)) }
@@ -118,31 +112,23 @@ func (n *node) sound() {
 // start starts the process and does not wait until it is ready.
 func (n *node) start() {
 	n.t.Helper()
-	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer func() { _ = log.Close() }() // the process has its own
-	line := slices.Concat(n.inside, []string{n.binary}, n.args)
-	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
-	cmd.Env = environment()
+	env := []string{"PARLEY_ADMIN_TOKEN=" + adminToken}
 	if n.clock != "" {
-		cmd.Env = append(cmd.Env, clockVariable+"="+n.clock)
+		env = append(env, clockVariable+"="+n.clock)
 	}
-	// Nothing outlives the test, even if that is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // the state tells
-		close(ended)
-	}()
+	run := process.Start(n.t, process.Command{
+		Args: slices.Concat(n.inside, []string{n.binary}, n.args), Dir: n.dir, Env: env, Log: n.logFile(),
+	})
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.cmd, n.ended = cmd, ended
+	n.run = run
+}
+
+// process is that of the last start.
+func (n *node) process() *process.Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.run
 }
 
 // probe asks a node that may not answer.
@@ -153,10 +139,8 @@ func (n *node) ready() {
 	n.t.Helper()
 	served := false
 	eventually(patience, func() bool {
-		select {
-		case <-n.ended:
+		if !n.process().Running() {
 			return true
-		default:
 		}
 		answer, err := probe.Get("http://" + n.address() + "/ready")
 		if err != nil {
@@ -174,47 +158,31 @@ func (n *node) ready() {
 
 // pid is that of the process, 0 before the first start.
 func (n *node) pid() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.cmd == nil {
-		return 0
+	if run := n.process(); run != nil {
+		return run.PID()
 	}
-	return n.cmd.Process.Pid
-}
-
-func (n *node) signal(s syscall.Signal, becomes state) {
-	n.t.Helper()
-	n.set(becomes)
-	if err := n.cmd.Process.Signal(s); err != nil {
-		n.t.Fatalf("%v to %s: %v", s, n.name, err)
-	}
+	return 0
 }
 
 // kill ends the process as a crash does and returns when it is gone.
 func (n *node) kill() {
-	n.t.Helper()
-	n.signal(syscall.SIGKILL, down)
-	<-n.ended
+	n.set(down)
+	n.process().Kill()
 }
 
 // terminate ends the process as a process manager does.
 func (n *node) terminate() {
 	n.t.Helper()
-	n.signal(syscall.SIGTERM, stopping)
-	select {
-	case <-n.ended:
-	case <-time.After(patience):
-		n.t.Fatalf("%s did not end within %v after SIGTERM", n.name, patience)
-	}
-	n.set(down)
-	if code := n.cmd.ProcessState.ExitCode(); code != 0 {
+	n.set(stopping)
+	if code := n.process().Terminate(); code != 0 {
 		n.t.Errorf("%s ended with %d after SIGTERM\n%s", n.name, code, tail(n.log()))
 	}
+	n.set(down)
 }
 
-func (n *node) pause() { n.t.Helper(); n.signal(syscall.SIGSTOP, paused) }
+func (n *node) pause() { n.t.Helper(); n.set(paused); n.process().Pause() }
 
-func (n *node) resume() { n.t.Helper(); n.signal(syscall.SIGCONT, up) }
+func (n *node) resume() { n.t.Helper(); n.set(up); n.process().Resume() }
 
 // copyIdentity makes this node's directory say what that of another says about itself.
 func (n *node) copyIdentity(of *node) {
@@ -228,18 +196,6 @@ func (n *node) copyIdentity(of *node) {
 			n.t.Fatal(err)
 		}
 	}
-}
-
-// cleanup leaves no process behind.
-func (n *node) cleanup() {
-	n.mu.Lock()
-	cmd, ended := n.cmd, n.ended
-	n.mu.Unlock()
-	if cmd == nil {
-		return
-	}
-	_ = cmd.Process.Kill() // mostly gone already
-	<-ended
 }
 
 // nodeCount is the size of every cluster under test.
@@ -266,7 +222,7 @@ type options struct {
 func newCluster(t *testing.T, o options) *cluster {
 	t.Helper()
 	c := &cluster{t: t, missing: map[*node]int{}, config: filepath.Join(t.TempDir(), "parley.toml")}
-	base := freePorts(t, 4*nodeCount)
+	base := process.FreePorts(t, 4*nodeCount)
 	var seeds []string
 	for i := range nodeCount {
 		n := &node{t: t, name: fmt.Sprintf("node%d", i), binary: binary, host: "127.0.0.1",
@@ -279,7 +235,6 @@ func newCluster(t *testing.T, o options) *cluster {
 		n.logs = t.TempDir()
 		c.nodes = append(c.nodes, n)
 		seeds = append(seeds, strconv.Quote("127.0.0.1:"+strconv.Itoa(n.hello)))
-		t.Cleanup(n.cleanup)
 	}
 	text := `[channels]
 host = "127.0.0.1"
@@ -373,56 +328,8 @@ func (c *cluster) except(not *node) (list []*node) {
 	return list
 }
 
-// freePorts finds n free ports in a row, below those that the system gives to outgoing
-// connections.
-func freePorts(t *testing.T, n int) int {
-	t.Helper()
-	handingOut.Lock()
-	defer handingOut.Unlock()
-	for base := 15000 + (os.Getpid()%100)*100; base < 32000; base += n {
-		if allFree(base, n) {
-			for port := base; port < base+n; port++ {
-				handedOut[port] = true
-			}
-			return base
-		}
-	}
-	t.Fatalf("no %d free ports in a row", n)
-	return 0
-}
-
-// handedOut are the ports that earlier tests of this process have: those of a node that is
-// dead look free.
-var (
-	handingOut sync.Mutex
-	handedOut  = map[int]bool{}
-)
-
-func allFree(base, n int) bool {
-	for port := base; port < base+n; port++ {
-		if handedOut[port] {
-			return false
-		}
-		listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			return false
-		}
-		_ = listener.Close() // it was only to see
-	}
-	return true
-}
-
 // eventually looks until done or the time is over, and tells which.
-func eventually(limit time.Duration, done func() bool) bool {
-	for end := time.Now().Add(limit); ; time.Sleep(poll) {
-		if done() {
-			return true
-		}
-		if time.Now().After(end) {
-			return false
-		}
-	}
-}
+func eventually(limit time.Duration, done func() bool) bool { return process.Until(limit, done) }
 
 // tail is the end of a log, without the engine's attempts to reach a dead node.
 func tail(log string) string {
@@ -443,8 +350,7 @@ func command(t *testing.T, limit time.Duration, args ...string) (output string, 
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = t.TempDir()
-	cmd.Env = environment()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(process.Environment(), "PARLEY_ADMIN_TOKEN="+adminToken)
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Writer(&text), &text
 	err = cmd.Run()

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // proxies stand in front of the cluster ports of each node. What is lost there is held back
@@ -42,7 +44,7 @@ func newProxies(t *testing.T) *proxies {
 func (w *proxies) host() string { return "127.0.0.1" }
 
 func (w *proxies) attach(c *cluster) {
-	w.cluster, w.first = c, freePorts(w.t, 2*nodeCount)
+	w.cluster, w.first = c, process.FreePorts(w.t, 2*nodeCount)
 	var seeds []string
 	for i := range c.nodes {
 		seeds = append(seeds, "127.0.0.1:"+strconv.Itoa(w.first+2*i))

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/test/process"
 )
 
 // TestRestart stops and starts the nodes one after the other, and then kills all at once.
@@ -160,10 +162,9 @@ func TestRefused(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			port := freePorts(t, 4)
+			port := process.FreePorts(t, 4)
 			n := &node{t: t, name: "stranger", binary: binary, dir: t.TempDir(), logs: t.TempDir(), host: "127.0.0.1", channels: port, metrics: port + 1, hello: port + 2}
 			n.args = append(c.args(n), stranger.flags...)
-			t.Cleanup(n.cleanup)
 			if stranger.prepare != nil {
 				stranger.prepare(n)
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/pusher/protocol"
+	"github.com/parleyio/parley/test/process"
 )
 
 // receiver takes webhooks, or refuses them.
@@ -104,7 +105,7 @@ func (c *client) Read(p []byte) (int, error) { return c.early.Read(p) }
 func dial(n *node, key string) (*client, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	conn, early, _, err := ws.Dial(ctx, "ws://"+address(n.port)+"/app/"+key+"?protocol=7")
+	conn, early, _, err := ws.Dial(ctx, "ws://"+process.Address(n.port)+"/app/"+key+"?protocol=7")
 	if err != nil {
 		return nil, err
 	}

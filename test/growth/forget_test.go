@@ -23,8 +23,8 @@ func TestForgetTheKilled(t *testing.T) {
 	s.returnsWhileForgotten(nodes[4], "stream") // while replicas are lowered
 
 	// Two die, and are forgotten a second later, each at another node.
-	nodes[3].kill()
-	nodes[4].kill()
+	nodes[3].Kill()
+	nodes[4].Kill()
 	time.Sleep(time.Second) // long enough to be missed, and too short to be given up by the engine
 	begin, first, second := time.Now(), make(chan error, 1), make(chan error, 1)
 	go func() { first <- nodes[0].forget("node5") }()
@@ -46,7 +46,7 @@ func TestForgetTheKilled(t *testing.T) {
 // has come to a step. It is a member then, or it is out and comes back as a new node.
 func (s *site) returnsWhileForgotten(n *node, step string) {
 	s.Helper()
-	n.kill()
+	n.Kill()
 	first := s.nodes[0]
 	eventually(s.T, n.name+" is missed", func() bool { return len(missing(first.view())) == 1 })
 	ended := make(chan error, 1)
@@ -60,12 +60,12 @@ func (s *site) returnsWhileForgotten(n *node, step string) {
 	case err == nil:
 		s.Logf("%s came back too late", n.name)
 		select {
-		case <-n.ended:
+		case <-n.Ended():
 		case <-time.After(5 * time.Second): // it had found the cluster already, and waits for its engine
-			n.kill()
+			n.Kill()
 			n.join()
 		}
-		if code := n.awaitEnd(); code == 0 || !strings.Contains(n.out.String(), "empty its data directory") {
+		if code := n.Await(); code == 0 || !strings.Contains(n.Output(), "empty its data directory") {
 			s.Errorf("%s ends with %d", n.name, code)
 		}
 		n.empty()

@@ -7,16 +7,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
-)
 
-// patience bounds every wait for something that must happen.
-const patience = 90 * time.Second
+	"github.com/parleyio/parley/test/process"
+)
 
 // atOnce is how many tests run at a time. They mostly wait for processes.
 const atOnce = 2
@@ -42,11 +38,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	parley = filepath.Join(dir, "parley")
-	build := exec.Command("go", "build", "-o", parley, "github.com/parleyio/parley/cmd/parley")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Printf("build parley: %v\n%s", err, out)
+	if parley, err = process.Parley(dir); err != nil {
+		fmt.Println(err)
 		return 1
 	}
 	if err := flag.Set("test.parallel", strconv.Itoa(atOnce)); err != nil {
@@ -59,11 +52,5 @@ func run(m *testing.M) int {
 // eventually waits until something is true.
 func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !check() {
-		if time.Now().After(deadline) {
-			t.Fatalf("it does not come about within %v: %s", patience, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	process.Eventually(t, what, check)
 }

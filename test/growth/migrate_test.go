@@ -21,7 +21,7 @@ func ranAlone(s *site, to *receiver) admin.AppView {
 	app := makeApp(n, "77", to)
 	c := subscribe(n, app.Key, "waited-for")
 	eventually(s.T, "the webhook is tried in vain", func() bool { return to.tried() > 0 })
-	n.kill() // before it could say that the channel is vacated
+	n.Kill() // before it could say that the channel is vacated
 	_ = c.Close()
 	return app
 }
@@ -68,9 +68,9 @@ func TestFromOneToThree(t *testing.T) {
 		t.Errorf("status: %v\n%s", err, out)
 	}
 	// Back to a node of its own it does not go, and it says why.
-	first.stop()
+	first.Terminate()
 	first.launch(s.alone)
-	if code := first.awaitEnd(); code == 0 || !strings.Contains(first.out.String(), "belongs to the member of a cluster") {
+	if code := first.Await(); code == 0 || !strings.Contains(first.Output(), "belongs to the member of a cluster") {
 		t.Errorf("alone again it ends with %d", code)
 	}
 	first.join()
@@ -85,34 +85,34 @@ func TestFromOneToThreeWithKills(t *testing.T) {
 	first, second, third := s.nodes[0], s.nodes[1], s.nodes[2]
 	first.join()
 	first.says("cluster discovery started")
-	first.kill()
+	first.Kill()
 	second.join()
 	third.join()
 	second.says("cluster discovery started")
 	for i, step := range []func() bool{
-		func() bool { return strings.Contains(first.out.String(), "cluster found") },
-		func() bool { return strings.Contains(first.out.String(), "copying what this node stored") },
+		func() bool { return strings.Contains(first.Output(), "cluster found") },
+		func() bool { return strings.Contains(first.Output(), "copying what this node stored") },
 		func() bool { return first.has("engine.export.partial") || first.has("engine.export") },
 		func() bool { return first.has("engine.export") || first.has("engine.standalone") },
 		func() bool { return first.has("engine.standalone") },
-		func() bool { return strings.Contains(first.out.String(), "bringing what this node") },
+		func() bool { return strings.Contains(first.Output(), "bringing what this node") },
 		func() bool { return first.streams() > 0 },
 		func() bool { return first.streams() > 2 },
-		func() bool { return strings.Contains(first.out.String(), "everything that this node") || first.ready() },
+		func() bool { return strings.Contains(first.Output(), "everything that this node") || first.ready() },
 		func() bool { return first.has("engine.alone") },
 	} {
 		first.join()
 		eventually(t, fmt.Sprintf("step %d", i), step)
-		first.kill()
-		if second.ready() && !first.has("engine.alone") && !strings.Contains(first.out.String(), "everything that this node") {
+		first.Kill()
+		if second.ready() && !first.has("engine.alone") && !strings.Contains(first.Output(), "everything that this node") {
 			t.Fatalf("step %d: another node uses what is stored before all of it is there", i)
 		}
 		if i == 5 {
-			second.kill()
+			second.Kill()
 			second.join()
 		}
 		if i == 7 {
-			third.kill()
+			third.Kill()
 			third.join()
 		}
 	}
@@ -143,7 +143,7 @@ func TestTwoNodesRanAlone(t *testing.T) {
 		n.launch(s.alone)
 		eventually(t, "it is ready alone", n.ready)
 		makeApp(n, "of-"+n.name, nil)
-		n.stop()
+		n.Terminate()
 	}
 	for _, n := range s.nodes[:3] {
 		n.join()
@@ -160,7 +160,7 @@ func TestTwoNodesRanAlone(t *testing.T) {
 			t.Errorf("%s went on", n.name)
 		}
 	}
-	rival.stop()
+	rival.Terminate()
 	kept := rival.dir + ".kept"
 	if err := os.Rename(rival.dir, kept); err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func TestTwoNodesRanAlone(t *testing.T) {
 	s.awaitReady(s.nodes[:3]...)
 	// The third one comes to a cluster that has data.
 	late.join()
-	if code := late.awaitEnd(); code == 0 || !strings.Contains(late.out.String(), "Parley does not merge the two") {
+	if code := late.Await(); code == 0 || !strings.Contains(late.Output(), "Parley does not merge the two") {
 		t.Errorf("a late one with data ends with %d", code)
 	}
 	late.launch(s.alone)
@@ -177,11 +177,11 @@ func TestTwoNodesRanAlone(t *testing.T) {
 		_, err := late.admin.ShowApp(t.Context(), "of-node4", false)
 		return err == nil
 	})
-	late.stop()
+	late.Terminate()
 	s.nodes = s.nodes[:3]
 	cameAlong(s, app, to)
 	rival.dir = kept
-	rival.stop()
+	rival.Terminate()
 	rival.launch(s.alone)
 	eventually(t, "what the rival had is untouched", func() bool {
 		_, err := rival.admin.ShowApp(t.Context(), "of-node2", false)

@@ -27,13 +27,13 @@ func TestWhileItWaits(t *testing.T) {
 	s.awaitReady(s.nodes...)
 	// Two die, and one of them comes back alone: then the other.
 	for _, n := range s.nodes {
-		n.kill()
+		n.Kill()
 	}
 	first.join()
 	waits(s, first, "a majority of the 3 store members")
 	s.nodes[2].join()
 	s.awaitReady(first, s.nodes[2])
-	first.kill()
+	first.Kill()
 	first.join() // it finds a running cluster that has no majority while it is away
 	s.awaitReady(first, s.nodes[2])
 }
@@ -117,9 +117,9 @@ func TestFromThreeToFiveAndBack(t *testing.T) {
 	}
 
 	// A node that is merely down takes nothing away, also when others restart meanwhile.
-	nodes[4].kill()
-	nodes[3].kill()
-	nodes[2].stop()
+	nodes[4].Kill()
+	nodes[3].Kill()
+	nodes[2].Terminate()
 	nodes[2].join()
 	s.awaitReady(nodes[:3]...)
 	time.Sleep(3 * time.Second) // that nothing is lowered cannot be awaited
@@ -141,15 +141,15 @@ func TestFromThreeToFiveAndBack(t *testing.T) {
 		}
 	}
 	nodes[4].join()
-	if code := nodes[4].awaitEnd(); code == 0 || !strings.Contains(nodes[4].out.String(), "empty its data directory") {
+	if code := nodes[4].Await(); code == 0 || !strings.Contains(nodes[4].Output(), "empty its data directory") {
 		t.Errorf("the forgotten one ends with %d", code)
 	}
-	nodes[3].stop()
+	nodes[3].Terminate()
 	if out, err = nodes[1].command("cluster", "forget", "node4"); err != nil {
 		t.Fatalf("forget node4: %v\n%s", err, out)
 	}
 	s.replicas(nodes[0], 3, 3)
-	nodes[2].stop()
+	nodes[2].Terminate()
 	if _, err = nodes[1].command("cluster", "forget", "node3"); err == nil || !strings.Contains(err.Error(), "let another join first") {
 		t.Errorf("forget node3: %v", err)
 	}
@@ -166,7 +166,7 @@ func TestFromThreeToFiveAndBack(t *testing.T) {
 	// All restart: who is known is known still.
 	left := []*node{nodes[0], nodes[1], nodes[4]}
 	for _, n := range left {
-		n.kill()
+		n.Kill()
 	}
 	for _, n := range left {
 		n.join()
@@ -239,7 +239,7 @@ func TestTwoNodesAndAThird(t *testing.T) {
 	s.nodes[2].join()
 	s.awaitReady(s.nodes...)
 	s.replicas(s.nodes[0], 3, 3)
-	s.nodes[1].kill()
+	s.nodes[1].Kill()
 	eventually(t, "an app is created without one of three", func() bool {
 		_, err := s.nodes[0].admin.CreateApp(t.Context(), admin.NewApp{ID: "78"})
 		return err == nil
@@ -256,7 +256,7 @@ func TestClusterOfOne(t *testing.T) {
 	t.Parallel()
 	s := build(t, 1, 1)
 	s.nodes[0].join()
-	if code := s.nodes[0].awaitEnd(); code == 0 || !strings.Contains(s.nodes[0].out.String(), "a node of its own has no cluster section") {
+	if code := s.nodes[0].Await(); code == 0 || !strings.Contains(s.nodes[0].Output(), "a node of its own has no cluster section") {
 		t.Errorf("it ends with %d", code)
 	}
 }

@@ -15,6 +15,9 @@ func Parley(dir string, flags ...string) (string, error) {
 	if program := os.Getenv("PARLEY_BIN"); program != "" && len(flags) == 0 {
 		return program, nil
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
 	program := filepath.Join(dir, "parley")
 	args := slices.Concat([]string{"build", "-o", program}, flags, []string{"github.com/parleyio/parley/cmd/parley"})
 	build := exec.Command("go", args...)

@@ -1,5 +1,5 @@
 // Package process starts real programs for tests, parley itself and the servers it works with,
-// and leaves none of them behind: each ends with its test, and what it wrote is logged when the
+// and leaves none of them behind: each ends with its test, and what it wrote is shown when the
 // test failed.
 //
 // It may import the standard library, and nothing else.
@@ -7,6 +7,7 @@ package process
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -22,11 +23,12 @@ const Patience = 90 * time.Second
 
 // Command says what to start.
 type Command struct {
-	Args  []string // the program first
-	Dir   string   // empty is that of the test
-	Env   []string // added to Environment
-	Input string   // given to its standard input
-	// Log is a file that takes what it writes, behind what is there; empty keeps that in memory.
+	Args  []string  // the program first
+	Dir   string    // empty is that of the test
+	Env   []string  // added to Environment
+	Input io.Reader // its standard input; nil for none
+	// Log is a file that takes what it writes, behind what is there, for the caller to show when
+	// the test failed; empty keeps that in memory, and shows it.
 	Log string
 }
 
@@ -74,9 +76,7 @@ func Start(t testing.TB, c Command) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: exec.Command(c.Args[0], c.Args[1:]...), log: c.Log, ended: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = c.Dir, append(Environment(), c.Env...)
-	if c.Input != "" {
-		p.cmd.Stdin = strings.NewReader(c.Input)
-	}
+	p.cmd.Stdin = c.Input
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if c.Log != "" {
 		file, err := os.OpenFile(c.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -97,7 +97,7 @@ func Start(t testing.TB, c Command) *Process {
 	}()
 	t.Cleanup(func() {
 		p.Kill()
-		if t.Failed() {
+		if t.Failed() && c.Log == "" {
 			t.Logf("%s\n%s", strings.Join(c.Args, " "), p.Output())
 		}
 	})

@@ -10,7 +10,7 @@ import (
 
 func TestProcess(t *testing.T) {
 	p := process.Start(t, process.Command{Args: []string{"sh", "-c", "cat; echo $GREETING; exit 3"},
-		Input: "in ", Env: []string{"GREETING=hello"}})
+		Input: strings.NewReader("in "), Env: []string{"GREETING=hello"}})
 	if code := p.Await(); code != 3 || p.Output() != "in hello\n" || p.Running() {
 		t.Errorf("it ended with %d and wrote %q", code, p.Output())
 	}

@@ -151,7 +151,7 @@ func lookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
 }
 
 func selfRecord(options Options, id string, boots uint64, port int) Member {
-	host := options.advertiseHost()
+	host := options.AdvertisedHost()
 	hello, route := port, port+1
 	if options.AdvertisePort != 0 {
 		hello = options.AdvertisePort

@@ -174,8 +174,8 @@ func (o Options) check() error {
 
 func isPort(port int) bool { return port >= 0 && port <= 65535 }
 
-// advertiseHost is the host that others are told.
-func (o Options) advertiseHost() string {
+// AdvertisedHost is the host that others are told.
+func (o Options) AdvertisedHost() string {
 	if o.AdvertiseHost != "" {
 		return o.AdvertiseHost
 	}

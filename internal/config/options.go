@@ -46,7 +46,7 @@ var options = []field[Config]{
 		func(c *Config) *int { return &c.Cluster.BootstrapExpect }, isExpect),
 	option("cluster.properties", "", propertiesKind,
 		"What else to tell of this node to everybody who looks at the cluster: a table of strings, "+
-			"or a list of key=value.",
+			"or a list of key=value. ${hostName}, ${httpPort}, ${httpsPort} and environment variables are filled in.",
 		func(c *Config) *map[string]string { return &c.Cluster.Properties }, areProperties),
 	option("cluster.bind_host", "", stringKind,
 		"Address that the cluster port listens on; empty for all.",

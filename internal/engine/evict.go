@@ -34,6 +34,9 @@ const (
 	evictPause = 250 * time.Millisecond
 	// heardLately is for how long a server that was heard of counts as there.
 	heardLately = 5 * time.Second
+	// electing is how long the members and each stream may have no leader because one has just died:
+	// 2.5 s on a quiet machine, several times that on a busy one.
+	electing = 10 * time.Second
 	// routeEnds is how long the route to a process that has just ended may seem to be there.
 	routeEnds = 2 * time.Second
 )
@@ -102,14 +105,21 @@ func (e *Engine) AwaitWithout(ctx context.Context, member string, tell Tell) err
 }
 
 // Counted returns how many of the named servers the leader of the cluster counts as members,
-// dead or alive. Errors: ErrNoQuorum, ErrStandalone, and that of ctx.
+// dead or alive. It waits for one that is being elected. Errors: ErrNoQuorum, ErrStandalone, and
+// that of ctx.
 func (e *Engine) Counted(ctx context.Context, names []string) (int, error) {
 	if e.cluster == nil {
 		return 0, ErrStandalone
 	}
-	meta, err := e.leaderView(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrNoQuorum, err)
+	waiting, cancel := context.WithTimeout(ctx, electing)
+	defer cancel()
+	var meta *server.MetaClusterInfo
+	var last error
+	if err := poll(waiting, evictPause, func() bool {
+		meta, last = e.leaderView(waiting)
+		return last == nil
+	}); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrNoQuorum, errors.Join(last, ctx.Err()))
 	}
 	counted := 0
 	for _, name := range names {
@@ -154,7 +164,7 @@ func (v *eviction) check(ctx context.Context) error {
 	return v.read(ctx)
 }
 
-// read finds the streams and their replicas. Each must have a leader.
+// read finds the streams and their replicas. Each must have a leader, or get one.
 func (v *eviction) read(ctx context.Context) error {
 	names, err := streamNames(ctx, v.conn)
 	if err != nil {
@@ -162,16 +172,37 @@ func (v *eviction) read(ctx context.Context) error {
 	}
 	v.streams = map[string]int{}
 	for _, name := range names {
-		info, err := readStream(ctx, v.conn, name)
+		replicas, err := v.led(ctx, name)
 		if hasCode(err, codeStreamNotFound) {
 			continue // deleted since
 		}
-		if err != nil || info.Cluster == nil || info.Cluster.Leader == "" {
-			return errors.Join(fmt.Errorf("%w: %s", ErrOnlyCopy, name), err)
+		if err != nil {
+			return err
 		}
-		v.streams[name] = info.Config.Replicas
+		v.streams[name] = replicas
 	}
 	return nil
+}
+
+// led waits until a stream has a leader and returns its number of replicas.
+func (v *eviction) led(ctx context.Context, name string) (replicas int, err error) {
+	waiting, cancel := context.WithTimeout(ctx, electing)
+	defer cancel()
+	if poll(waiting, evictPause, func() bool {
+		trying, done := context.WithTimeout(waiting, 2*leaderTimeout) // nobody answers without a leader
+		defer done()
+		var info *streamInfo
+		info, err = readStream(trying, v.conn, name)
+		if err == nil && info.Cluster != nil && info.Cluster.Leader != "" {
+			replicas = info.Config.Replicas
+			return true
+		}
+		v.tell(v.step, fmt.Errorf("%s has no leader", name))
+		return hasCode(err, codeStreamNotFound)
+	}) != nil {
+		return 0, errors.Join(fmt.Errorf("%w: %s", ErrOnlyCopy, name), err, ctx.Err())
+	}
+	return replicas, err
 }
 
 // gone waits until the leader has not heard of the member for a while; one that there stays a

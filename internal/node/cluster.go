@@ -66,7 +66,6 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 		Name:               n.config.Node.Name,
 		Roles:              n.config.Node.Roles,
 		SubDomain:          n.config.Node.SubDomain,
-		Properties:         n.properties(),
 		Addresses: map[string]string{
 			"channels": n.Address("channels"),
 			"metrics":  n.Address("metrics"),
@@ -81,6 +80,7 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 		Logger:            n.log.With("part", "cluster"),
 		Dropped:           n.metrics.Drop,
 	}}
+	k.options.Properties = n.properties(k.options.AdvertisedHost())
 	n.waits("looking for the cluster")
 	if k.decision, err = cluster.Discover(ctx, k.options); err != nil {
 		return nil, fmt.Errorf("find the cluster: %w", err)
@@ -204,6 +204,7 @@ func (n *Node) joinHub(ctx, background context.Context) error {
 		return fmt.Errorf("open the channels' signal: %w", err)
 	}
 	err = n.hub.Join(pusher.Cluster{
+		Node:     self.ID,
 		Signal:   events,
 		Set:      k.directory.Set,
 		Flush:    k.directory.Flush,

@@ -241,10 +241,9 @@ func (n *Node) spareNow(ctx context.Context, m cluster.Member, force bool) (left
 	if _, err := find(known, m.ID); err != nil {
 		return 0, fmt.Errorf("%w: it was forgotten meanwhile", err)
 	}
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
+	n.forgetter.step("counting the members", "")
 	others := otherStores(known, m.ID)
-	counted, err := n.engine.Counted(asking, others)
+	counted, err := n.engine.Counted(ctx, others)
 	if err != nil {
 		return 0, fmt.Errorf("count the members: %w; repeat this", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"regexp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -123,10 +125,13 @@ const (
 	propertyPrefix = ownProperties + "channels.path_prefix"
 )
 
-// properties returns what the node tells of itself, beside roles and addresses.
-func (n *Node) properties() map[string]string {
+// properties returns what the node tells of itself, beside roles and addresses; host is that which
+// others are told.
+func (n *Node) properties(host string) map[string]string {
 	properties := map[string]string{}
-	maps.Copy(properties, n.config.Cluster.Properties)
+	for key, value := range n.config.Cluster.Properties {
+		properties[key] = n.fill(value, host)
+	}
 	if scheme := n.Scheme(); scheme != "http" {
 		properties[propertyScheme] = scheme
 	}
@@ -134,6 +139,28 @@ func (n *Node) properties() map[string]string {
 		properties[propertyPrefix] = prefix
 	}
 	return properties
+}
+
+// placeholder may stand in the value of a property, as in WSO2's axis2.xml.
+var placeholder = regexp.MustCompile(`\$\{[^{}]+\}`)
+
+// fill replaces the placeholders ${hostName}, ${httpPort} and ${httpsPort}, and those with the name
+// of an environment variable. Others stay as they are.
+func (n *Node) fill(value, host string) string {
+	return placeholder.ReplaceAllStringFunc(value, func(text string) string {
+		switch name := text[2 : len(text)-1]; name {
+		case "hostName":
+			return host
+		case "httpPort", "httpsPort": // one port serves both
+			return n.portLabel()
+		default:
+			if found, is := os.LookupEnv(name); is {
+				return found
+			}
+			n.log.Warn("a placeholder in cluster.properties stands for nothing", "part", "cluster", "placeholder", name)
+			return text
+		}
+	})
 }
 
 // tellNamesake logs that a node which has come has the name of another.

@@ -36,7 +36,7 @@ func TestMemberView(t *testing.T) {
 	n := &Node{config: config.Default(), tls: &certificate{}}
 	n.config.Channels.PathPrefix = "/rt/"
 	n.config.Cluster.Properties = map[string]string{"rack": "r7"}
-	m := cluster.Member{Properties: n.properties(), Addresses: map[string]string{
+	m := cluster.Member{Properties: n.properties("10.0.0.5"), Addresses: map[string]string{
 		cluster.AddressHello: "10.0.0.5:11110", "channels": "[::]:6001",
 	}}
 	shown := memberView(m)
@@ -44,8 +44,27 @@ func TestMemberView(t *testing.T) {
 		t.Errorf("shown is %+v", shown)
 	}
 	n.tls, n.config.Channels.PathPrefix = nil, "/"
-	if got := n.properties(); !maps.Equal(got, n.config.Cluster.Properties) {
+	if got := n.properties("10.0.0.5"); !maps.Equal(got, n.config.Cluster.Properties) {
 		t.Errorf("what is usual is told as well: %v", got)
+	}
+}
+
+func TestPlaceholdersInProperties(t *testing.T) {
+	t.Setenv("RACK", "r7")
+	var log bytes.Buffer
+	n := &Node{config: config.Default(), log: slog.New(slog.NewTextHandler(&log, nil))}
+	n.config.PortOffset = 3
+	n.config.Cluster.Properties = map[string]string{
+		"console": "https://${hostName}:${httpsPort}/", "plain": "${httpPort}", "rack": "<${RACK}>", "other": "$RACK ${} ${NOTHING}",
+	}
+	want := map[string]string{
+		"console": "https://10.0.0.5:6004/", "plain": "6004", "rack": "<r7>", "other": "$RACK ${} ${NOTHING}",
+	}
+	if got := n.properties("10.0.0.5"); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if strings.Count(log.String(), "placeholder=NOTHING") != 1 {
+		t.Errorf("the log is %s", &log)
 	}
 }
 

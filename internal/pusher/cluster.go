@@ -17,6 +17,8 @@ import (
 
 // Cluster is what connects the hubs of several nodes.
 type Cluster struct {
+	// Node is the id of this node, as in the directory.
+	Node string
 	// Signal carries events to the nodes that have subscribers of their channel.
 	Signal fabric.Signal
 	// Set makes value this node's row in the directory; nil removes it.
@@ -242,22 +244,6 @@ func (r *realm) tellUser(id string, online bool) {
 	r.hub.cluster.Set(userRow+r.id+"\x00"+id, "", value)
 }
 
-// tellConnections tells the other nodes how many clients are here. The realm is locked.
-func (r *realm) tellConnections(n int) {
-	if r.hub.cluster != nil {
-		r.hub.cluster.Set(appRow+r.id, "", encodeCount(n))
-	}
-}
-
-// hurryConnections has the others hear at once of a new client that brings the app near its
-// quota: what they let in before they hear of it goes over the quota. The realm is locked.
-func (r *realm) hurryConnections(max int) {
-	const near, part = 100, 16 // so many connections, and this part of the quota
-	if r.hub.cluster != nil && max > 0 && max-len(r.clients)-r.elsewhereSum < near+max/part {
-		r.hub.cluster.Flush()
-	}
-}
-
 // Changed applies what the directory tells of other nodes. Clients hear of it as they hear of
 // changes on their own node: both are transitions of this node's view.
 func (h *Hub) Changed(changes []directory.Change) {
@@ -284,20 +270,6 @@ func (h *Hub) Changed(changes []directory.Change) {
 			r.connectionsChanged(c.Node, decodeCount(c.After))
 		}
 	}
-}
-
-func (r *realm) connectionsChanged(node string, n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.elsewhereSum += n - r.elsewhere[node]
-	if r.elsewhere == nil {
-		r.elsewhere = make(map[string]int)
-	}
-	if n == 0 {
-		delete(r.elsewhere, node)
-		return
-	}
-	r.elsewhere[node] = n
 }
 
 func (r *realm) channelChanged(channel string, c directory.Change) {

@@ -100,7 +100,7 @@ func (hs *hubs) start(name string) *hubNode {
 	})
 	hs.must(err)
 	hs.must(n.Join(Cluster{
-		Signal: n.signal, Set: n.directory.Set, Flush: n.directory.Flush, Cache: n.cache, Reported: reported,
+		Node: name, Signal: n.signal, Set: n.directory.Set, Flush: n.directory.Flush, Cache: n.cache, Reported: reported,
 		Owns: func(key string) bool { return hs.owner(key) == name },
 		App:  func(id string) (*apps.App, bool) { return hs.app, id == hs.app.ID },
 	}))

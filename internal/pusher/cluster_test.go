@@ -312,6 +312,47 @@ func TestConnectionQuotaWaitsForNoBatch(t *testing.T) {
 	})
 }
 
+// Those who come to all nodes at one moment may be too many: the newest of them go again, so that
+// the quota is met and not missed. Who was there before stays, also when two parts of a cluster
+// find together.
+func TestConnectionQuotaOfThoseWhoComeAtOnce(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		hs.app.Limits.MaxConnections = 10
+		old := c.connect()
+		hs.settle()
+		time.Sleep(2 * overTime)
+		var ears []*ear
+		for i := range 36 {
+			ears = append(ears, hs.nodes[i%3].connect())
+		}
+		refused := map[*ear]bool{}
+		for range 3 { // until all have heard of all
+			hs.settle()
+			for _, e := range ears {
+				if e.closed == protocol.CodeOverQuota && !refused[e] {
+					refused[e] = true
+					e.leave()
+				}
+			}
+		}
+		if stay := 1 + len(ears) - len(refused); stay != 10 || old.closed != 0 {
+			t.Errorf("%d stay, and the oldest was closed with %d", stay, old.closed)
+		}
+		time.Sleep(2 * overTime)
+		hs.app.Limits.MaxConnections = 5
+		first := a.connect()
+		hs.settle()
+		for _, e := range append(ears, old) {
+			if !refused[e] && e.closed != 0 {
+				t.Errorf("who was there was closed with %d", e.closed)
+			}
+		}
+		if first.closed != protocol.CodeOverQuota {
+			t.Errorf("who came then was answered with %d", first.closed)
+		}
+	})
+}
+
 func TestConnectionQuotaIsOfAllNodes(t *testing.T) {
 	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
 		hs.app.Limits.MaxConnections = 3

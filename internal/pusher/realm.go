@@ -22,9 +22,9 @@ type realm struct {
 	stats  stats
 
 	mu           sync.RWMutex
-	clients      map[string]*client // by socket id
-	ended        bool               // the app was deleted
-	elsewhere    map[string]int     // connections on other nodes, by node
+	clients      map[string]*client   // by socket id
+	ended        bool                 // the app was deleted
+	elsewhere    map[string]elsewhere // connections on other nodes, by node
 	elsewhereSum int
 }
 

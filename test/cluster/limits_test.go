@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,8 +123,8 @@ func TestQuotaOfThreeNodes(t *testing.T) {
 	}
 }
 
-// Near the quota the nodes tell each other of every connection: connects that come to several
-// nodes at the same moment can go over the quota, later ones cannot.
+// Near the quota the nodes tell each other of every connection. Connects that come to several
+// nodes at the same moment go over it, until the nodes have heard of each other.
 func TestConnectionQuotaOfThreeNodes(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -133,39 +132,59 @@ func TestConnectionQuotaOfThreeNodes(t *testing.T) {
 	dial := func(n *node) (*socket, error) {
 		return dialing{url: "ws://" + process.Address(n.port), key: app.Key}.connect()
 	}
-	var accepted atomic.Int64
-	var mu sync.Mutex // guards sockets
-	var sockets []*socket
-	var wg sync.WaitGroup
+	var mu sync.Mutex // guards stay
+	stay := map[*socket]bool{}
+	connected := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(stay)
+	}
+	var connecting, reading sync.WaitGroup
 	const connects = 5 * connectionsQuota
 	for i := range connects { // all at once
-		wg.Go(func() {
+		connecting.Go(func() {
 			s, err := dial(c.list[i%count])
-			if err == nil {
-				accepted.Add(1)
-				mu.Lock()
-				sockets = append(sockets, s)
-				mu.Unlock()
-			} else if !strings.Contains(err.Error(), "4004") {
-				t.Error(err)
+			if err != nil {
+				if !strings.Contains(err.Error(), "4004") {
+					t.Error(err)
+				}
+				return
 			}
+			mu.Lock()
+			stay[s] = true
+			mu.Unlock()
+			reading.Go(func() {
+				code := s.closeCode()
+				mu.Lock()
+				defer mu.Unlock()
+				if delete(stay, s); code != 0 && code != protocol.CodeOverQuota {
+					t.Errorf("closed with %d", code)
+				}
+			})
 		})
 	}
-	wg.Wait()
-	t.Cleanup(func() { // nothing else holds them, and a lost connection is closed
-		for _, s := range sockets {
+	connecting.Wait()
+	t.Cleanup(func() { // a lost connection is closed
+		mu.Lock()
+		for s := range stay {
 			_ = s.Close()
 		}
+		mu.Unlock()
+		reading.Wait()
 	})
-	got := int(accepted.Load())
-	t.Logf("%d of %d connects at once are accepted, the quota is %d", got, connects, connectionsQuota)
-	if got < connectionsQuota || got > count*connectionsQuota {
-		t.Errorf("%d are accepted", got)
+	t.Logf("%d of %d connects at once were accepted at first, the quota is %d", connected(), connects, connectionsQuota)
+	eventually(t, "those who are too many have gone", func() bool { return connected() <= connectionsQuota })
+	time.Sleep(tellDelay) // nothing tells that no more will go
+	if got := connected(); got != connectionsQuota {
+		t.Errorf("%d stay, the quota is %d", got, connectionsQuota)
 	}
 	// Once all know, there is no place on any node.
-	for i := 0; got > connectionsQuota-1; got, i = got-1, i+1 {
-		_ = sockets[i].Close()
+	mu.Lock()
+	for s := range stay {
+		_ = s.Close()
+		break
 	}
+	mu.Unlock()
 	first := c.list[0]
 	eventually(t, "there is a place", func() bool {
 		s, err := dial(first)

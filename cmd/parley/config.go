@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/parleyio/parley/internal/cluster"
 	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/config/importer"
 )
@@ -77,6 +78,9 @@ func loadServed(cmd *cobra.Command) (config.Config, *importer.Result, error) {
 // loadSummary is config.LoadSummary with an error for people.
 func loadSummary(sources config.Sources) (config.Config, config.Summary, error) {
 	c, s, err := config.LoadSummary(sources)
+	if err == nil {
+		err = cluster.CheckSeeds(c.Cluster.Seeds)
+	}
 	if err != nil {
 		err = fmt.Errorf("the configuration is not valid:\n%w", err)
 	}

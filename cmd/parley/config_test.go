@@ -53,6 +53,15 @@ func TestConfigCheckReportsEveryMistake(t *testing.T) {
 	}
 }
 
+func TestConfigCheckReadsSeeds(t *testing.T) {
+	_, err := runConfig(t, "check", "--cluster.secret=0123456789abcdef", "--cluster.seeds=10.0.0.9-5",
+		"--cluster.seeds=10.0.0.5-7", "--cluster.seeds=host:99999")
+	if err == nil || !strings.Contains(err.Error(), `"10.0.0.9-5"`) || !strings.Contains(err.Error(), "host:99999") ||
+		strings.Contains(err.Error(), "10.0.0.5-7") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestConfigUnknownFlagNamesTheNearest(t *testing.T) {
 	out, err := runConfig(t, "check", "--admin.tokn=hidden")
 	if err == nil || !strings.Contains(err.Error(), "--admin.token") || strings.Contains(out, "hidden") {

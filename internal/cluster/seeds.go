@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,6 +19,17 @@ type seed struct {
 	host  string       // name or address, empty in a range
 	addrs []netip.Addr // of a range
 	ports []int
+}
+
+// CheckSeeds returns an error that names each of the seeds that cannot be looked for.
+func CheckSeeds(seeds []string) error {
+	var errs []error
+	for _, text := range seeds {
+		if _, err := parseSeed(text, DefaultPort, 1); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // parseSeed reads one entry. Without a port it gets defaultPort. A host is asked on portTries

@@ -54,7 +54,7 @@ unit:
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: test-deps
 	go test -race -p 1 $(addprefix ./,$(CLUSTERED))
-	go test -count=1 -p 1 ./test/cluster ./test/growth
+	go test -count=1 -p 2 ./test/cluster ./test/growth
 
 ## e2e: the real clients against the real binary
 e2e: build

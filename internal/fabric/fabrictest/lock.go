@@ -71,7 +71,7 @@ func testLock(t *testing.T, p fabric.Provider) {
 
 // testLockRenewal holds a lock for several times its lease while the store is busy.
 func testLockRenewal(t *testing.T, p fabric.Provider) {
-	const lease = 400 * time.Millisecond
+	const lease = 1500 * time.Millisecond
 	ctx := context.Background()
 	l := openLocks(t, p)
 	held := acquire(t, l, "renewed", lease)

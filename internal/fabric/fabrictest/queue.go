@@ -236,7 +236,7 @@ func testFull(t *testing.T, p fabric.Provider) {
 func testRetry(t *testing.T, p fabric.Provider) {
 	config := queueConfig(t)
 	config.Retry = fabric.RetryPolicy{
-		Initial: 100 * time.Millisecond, Max: 200 * time.Millisecond, Elapsed: time.Minute, Jitter: 0.5,
+		Initial: 800 * time.Millisecond, Max: 1200 * time.Millisecond, Elapsed: time.Minute, Jitter: 0.5,
 	}
 	q := openQueue(t, p, config)
 	enqueue(t, q, fabric.Job{ID: "job", Payload: []byte("payload"), NotBefore: time.Now()})
@@ -253,7 +253,7 @@ func testRetry(t *testing.T, p fabric.Provider) {
 		t.Errorf("got %s, want another job to run while the failed one waits", a.ID)
 	}
 	last := first
-	for i, wait := range []time.Duration{100, 200, 200} {
+	for i, wait := range []time.Duration{800, 1200, 1200} {
 		a := receive(t, "attempt", attempts)
 		if a.Attempt != i+2 || a.ID != "job" || string(a.Payload) != "payload" ||
 			!a.EnqueuedAt.Equal(first.EnqueuedAt) || !a.NotBefore.Equal(first.NotBefore) {

@@ -44,6 +44,7 @@ func TestSignalConnectionLost(t *testing.T) {
 // TestStoredPartsConnectionLost uses each part before and after losses of the connection,
 // with a lock held and a log followed all the while.
 func TestStoredPartsConnectionLost(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	c, err := p.Cache(ctx, fabric.CacheConfig{Name: "c", MaxBytes: 1 << 20})
 	check(t, err)
@@ -100,6 +101,7 @@ func TestStoredPartsConnectionLost(t *testing.T) {
 // TestLockLostWithoutStore takes the store away from a holder. It must learn that the lock is
 // lost within the lease, not when the store is back.
 func TestLockLostWithoutStore(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	locks, err := p.Locks(ctx, "l")
 	check(t, err)
@@ -232,6 +234,7 @@ func TestBlobLeftovers(t *testing.T) {
 
 // TestDropped checks that what is lost is counted under its reason.
 func TestDropped(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	t.Cleanup(func() { check(t, p.Close()) }) // after the worker has ended
 	var dead, slow, backlog atomic.Int64
@@ -292,6 +295,7 @@ func TestDropped(t *testing.T) {
 
 // TestEngineGone stops the engine below a provider: calls must end, with an error.
 func TestEngineGone(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	silent := slog.New(slog.DiscardHandler)

@@ -158,9 +158,14 @@ func (k *lock) free(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	_, err := k.write(ctx, lease{}, k.revision)
-	if isConflict(err) { // the last renewal may have been done, or still be on its way
-		if err = k.catchUp(ctx); err == nil {
-			_, err = k.write(ctx, lease{}, k.revision)
+	// The last renewal may have been done, or still be on its way: then the engine refuses the
+	// write, and a look does not show that renewal yet.
+	for isConflict(err) && ctx.Err() == nil {
+		if err = k.catchUp(ctx); err != nil {
+			break
+		}
+		if _, err = k.write(ctx, lease{}, k.revision); isConflict(err) {
+			pauseFor(ctx, tryPause)
 		}
 	}
 	if err != nil {

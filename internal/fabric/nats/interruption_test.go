@@ -42,6 +42,7 @@ func TestInterruption(t *testing.T) {
 
 // A worker whose store is away says so once, not with every try, and once more when it works.
 func TestWorkerTellsInterruption(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	lines := make(chan slog.Record, 100)
 	p.logger = slog.New(records(lines))

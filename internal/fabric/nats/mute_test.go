@@ -66,6 +66,7 @@ func newGate(t *testing.T, server string) *gate {
 // TestUnheardWorker has a worker that hears the queue and is not heard by it get a job: it must
 // leave it to others.
 func TestUnheardWorker(t *testing.T) {
+	t.Parallel()
 	url := startServer(t)
 	g := newGate(t, strings.TrimPrefix(url, "nats://"))
 	connect := func(url string) fabric.Queue {

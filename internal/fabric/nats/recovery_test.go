@@ -112,6 +112,7 @@ func TestConnectionLost(t *testing.T) {
 // TestWatchEndsEarly ends watches at every moment of the set-up of their subscription. Each
 // must return, and not by running into the bound on that.
 func TestWatchEndsEarly(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	d, err := p.Documents(ctx, "d")
 	check(t, err)
@@ -133,6 +134,7 @@ func TestWatchEndsEarly(t *testing.T) {
 
 // TestConsumerLost checks that a worker makes its consumer anew.
 func TestConsumerLost(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	q := openTestQueue(ctx, t, p)
 	ids := startWork(ctx, t, q, nil)
@@ -229,6 +231,7 @@ func wantState(ctx context.Context, t *testing.T, q *queue, jobs, dead int) {
 // TestSettledElsewhere has a worker fail a job that another one has settled meanwhile: the
 // late failure must not bring it back.
 func TestSettledElsewhere(t *testing.T) {
+	t.Parallel()
 	ctx, p := open(t)
 	q := openTestQueue(ctx, t, p)
 	_, err := q.Enqueue(ctx, fabric.Job{ID: "job"})

@@ -36,7 +36,7 @@ func TestWorkerAtOnce(t *testing.T) {
 			}
 		})
 	}
-	count := 8
+	count := 3
 	if n, err := strconv.Atoi(os.Getenv(roundsVariable)); err == nil {
 		count = n
 	}

@@ -200,7 +200,7 @@ type Carrier interface {
 	Close() error
 }
 
-// PingTimeout bounds a Ping whose context has no deadline.
+// PingTimeout bounds a Ping.
 const PingTimeout = 2 * time.Second
 
 // DocumentsCarrier opens collections of documents.

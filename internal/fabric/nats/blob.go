@@ -56,7 +56,7 @@ func (r blobRecord) info() fabric.BlobInfo {
 	return fabric.BlobInfo{Name: r.Name, Size: r.Size, SHA256: r.SHA256, Time: r.entry.Time}
 }
 
-func (b *blobs) prefix() string { return "parley.blob." + b.config.Name + "." }
+func (b *blobs) prefix() string { return b.provider.subject("blob", b.config.Name) }
 
 func (b *blobs) record(name string) string { return b.prefix() + "r." + fabric.Token(name) }
 
@@ -68,7 +68,7 @@ func openBlobs(ctx context.Context, p *Provider, config fabric.BlobConfig) (*blo
 	b := &blobs{provider: p, config: config}
 	var err error
 	b.stream, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-blob-" + config.Name,
+		Name:              p.stream("blob", config.Name),
 		Subjects:          []string{b.prefix() + ">"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,
@@ -80,7 +80,7 @@ func openBlobs(ctx context.Context, p *Provider, config fabric.BlobConfig) (*blo
 	if err != nil {
 		return nil, err
 	}
-	b.stored = stored{provider: p, stream: "parley-blob-" + config.Name}
+	b.stored = stored{provider: p, stream: p.stream("blob", config.Name)}
 	if err := b.sweep(ctx); err != nil {
 		p.logger.Warn("leftovers of blobs not removed", slog.String("blobs", config.Name), slog.Any("error", err))
 	}

@@ -35,11 +35,11 @@ type cache struct {
 }
 
 func openCache(ctx context.Context, p *Provider, config fabric.CacheConfig) (*cache, error) {
-	c := &cache{provider: p, name: config.Name, prefix: "parley.cache." + config.Name + ".",
-		stored: stored{provider: p, stream: "parley-cache-" + config.Name}}
+	c := &cache{provider: p, name: config.Name, prefix: p.subject("cache", config.Name),
+		stored: stored{provider: p, stream: p.stream("cache", config.Name)}}
 	var err error
 	c.stream, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-cache-" + config.Name,
+		Name:              p.stream("cache", config.Name),
 		Subjects:          []string{c.prefix + "*"},
 		Storage:           jetstream.MemoryStorage,
 		Replicas:          p.replicas,

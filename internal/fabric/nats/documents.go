@@ -32,7 +32,7 @@ type documents struct {
 }
 
 func openDocuments(ctx context.Context, p *Provider, name string) (*documents, error) {
-	bucket := "parley-docs-" + name
+	bucket := p.stream("docs", name)
 	prefix := "$KV." + bucket + "."
 	// The stream is created here and not by the bucket functions because of AllowDirect:
 	// without it every read is served by the leader, so nobody misses his own write.

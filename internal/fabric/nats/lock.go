@@ -54,21 +54,21 @@ type lease struct {
 }
 
 func (l *locks) subject(name string) string {
-	return "parley.lock." + l.name + "." + fabric.Token(name)
+	return l.provider.subject("lock", l.name) + fabric.Token(name)
 }
 
 // wakeSubject is where those who wait are told that the lock is free. A message that gets
 // lost costs them lockPoll.
 func (l *locks) wakeSubject(name string) string {
-	return "parley.unlock." + l.name + "." + fabric.Token(name)
+	return l.provider.subject("unlock", l.name) + fabric.Token(name)
 }
 
 func openLocks(ctx context.Context, p *Provider, name string) (*locks, error) {
 	l := &locks{provider: p, name: name, sightings: map[string]sighting{}}
 	var err error
 	l.stream, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-lock-" + name,
-		Subjects:          []string{"parley.lock." + name + ".*"},
+		Name:              p.stream("lock", name),
+		Subjects:          []string{p.subject("lock", name) + "*"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,
 		MaxMsgsPerSubject: 1,

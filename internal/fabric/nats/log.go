@@ -23,7 +23,7 @@ type log struct {
 }
 
 func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, error) {
-	l := &log{provider: p, name: config.Name, prefix: "parley.log." + config.Name + "."}
+	l := &log{provider: p, name: config.Name, prefix: p.subject("log", config.Name)}
 	limit := func(n int64) int64 {
 		if n == 0 {
 			return -1
@@ -36,7 +36,7 @@ func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, e
 	}
 	var err error
 	l.stream, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-log-" + config.Name,
+		Name:              p.stream("log", config.Name),
 		Subjects:          []string{l.prefix + ">"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,
@@ -50,7 +50,7 @@ func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, e
 	if err != nil {
 		return nil, err
 	}
-	l.stored = stored{provider: p, stream: "parley-log-" + config.Name}
+	l.stored = stored{provider: p, stream: p.stream("log", config.Name)}
 	return l, nil
 }
 

@@ -1,7 +1,7 @@
 // Package nats keeps the parts of a fabric.Provider in JetStream, over a connection to the
 // embedded engine or to a NATS cluster.
 //
-// A signal is core NATS on subjects below parley.signal.<name>. Every other part is a stream
+// A signal is core NATS on subjects below parley.signal.<name>, where parley is the prefix. Every other part is a stream
 // or two, few and wide, whatever the number of keys, jobs and workers, because each costs the
 // cluster a consensus group: KV_parley-docs-<name>, parley-queue-<name> with one durable
 // consumer and parley-dead-<name>, parley-cache-<name>, parley-lock-<name>,
@@ -12,6 +12,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ const retryPause = time.Second
 
 // Options configure a Provider.
 type Options struct {
+	// Prefix begins the name of every stream and subject, so that those who share a cluster and
+	// have different ones see nothing of each other: letters, digits, - and _. Empty is parley.
+	Prefix string
 	// Replicas is the number of copies of every stream; 0 is 1.
 	Replicas int
 	// Logger takes what goes wrong in the background; nil is slog.Default.
@@ -45,6 +49,7 @@ type Provider struct {
 	conn     *natsgo.Conn
 	own      bool // whether Close closes conn
 	js       jetstream.JetStream
+	prefix   string
 	replicas int
 	logger   *slog.Logger
 	dropped  fabric.DropFunc
@@ -62,6 +67,10 @@ var _ fabric.Provider = (*Provider)(nil)
 // New returns a Provider over conn. The caller keeps conn, and closes it after the Provider
 // and after the Work and Watch calls have returned.
 func New(conn *natsgo.Conn, options Options) (*Provider, error) {
+	prefix := cmp.Or(options.Prefix, "parley")
+	if err := fabric.CheckName(prefix); err != nil {
+		return nil, fmt.Errorf("prefix of names in NATS: %w", err)
+	}
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
@@ -76,6 +85,7 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 	return &Provider{
 		conn:     conn,
 		js:       keepsReplicas{js},
+		prefix:   prefix,
 		replicas: max(1, options.Replicas),
 		logger:   options.Logger,
 		dropped:  options.Dropped,
@@ -84,6 +94,12 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 		end:      end,
 	}, nil
 }
+
+// stream is the name of the stream of a part.
+func (p *Provider) stream(kind, name string) string { return p.prefix + "-" + kind + "-" + name }
+
+// subject is what the subjects of a part begin with.
+func (p *Provider) subject(kind, name string) string { return p.prefix + "." + kind + "." + name + "." }
 
 // Documents implements fabric.Provider.
 func (p *Provider) Documents(ctx context.Context, name string) (fabric.Documents, error) {
@@ -100,7 +116,7 @@ func (p *Provider) Documents(ctx context.Context, name string) (fabric.Documents
 // Queue implements fabric.Provider. Visibility, MaxJobs and MaxDead hold for all who have
 // the queue open, as given by the one who opened it last.
 func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric.Queue, error) {
-	if err := p.check(ctx, "queue", config.Name); err != nil {
+	if err := p.check(ctx, kindQueue, config.Name); err != nil {
 		return nil, err
 	}
 	if err := config.Check(); err != nil {
@@ -121,14 +137,15 @@ func (p *Provider) check(ctx context.Context, kind, name string) error {
 	if err := fabric.CheckName(name); err != nil {
 		return fmt.Errorf("open %s: %w", kind, err)
 	}
-	if kind != kindSignal {
-		p.stores.Store(true)
+	if kind == kindSignal {
+		return nil
+	}
+	p.stores.Store(true)
+	if err := supports(kind, p.conn.ConnectedServerVersion()); err != nil {
+		return fmt.Errorf("open %s: %w", kind, err)
 	}
 	return nil
 }
-
-// kindSignal is the kind of part that stores nothing.
-const kindSignal = "signal"
 
 // Signal implements fabric.Provider. All signals share a connection of their own, which the
 // first one opens and Close closes.
@@ -222,7 +239,7 @@ func (p *Provider) ping(ctx context.Context) error {
 	if err := p.ready(ctx); err != nil {
 		return err
 	}
-	limit, cancel := fabric.WithDefaultTimeout(ctx, fabric.PingTimeout)
+	limit, cancel := context.WithTimeout(ctx, fabric.PingTimeout)
 	defer cancel()
 	p.mu.Lock()
 	bus := p.bus

@@ -51,11 +51,11 @@ func logger(t testing.TB) *slog.Logger {
 }
 
 func TestContract(t *testing.T) {
-	e := startEngine(t, t.TempDir(), engine.SyncAlways)
+	e := startEngine(t, t.TempDir(), "2m") // TestDurability has each write on disk
 	fabrictest.Run(t, func(t *testing.T) fabric.Provider { return openProvider(t, e) })
 }
 
 func TestSharedContract(t *testing.T) {
-	e := startEngine(t, t.TempDir(), engine.SyncAlways)
+	e := startEngine(t, t.TempDir(), "2m") // TestDurability has each write on disk
 	fabrictest.RunShared(t, func(t *testing.T) fabric.Provider { return openProvider(t, e) })
 }

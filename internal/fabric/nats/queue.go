@@ -35,8 +35,8 @@ type queue struct {
 // able to note a failure, or its jobs would never be given up.
 const clusterHeadroom = 1024
 
-func (q *queue) jobsPrefix() string { return "parley.queue." + q.config.Name + "." }
-func (q *queue) deadPrefix() string { return "parley.dead." + q.config.Name + "." }
+func (q *queue) jobsPrefix() string { return q.provider.subject("queue", q.config.Name) }
+func (q *queue) deadPrefix() string { return q.provider.subject("dead", q.config.Name) }
 
 func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*queue, error) {
 	q := &queue{provider: p, config: config}
@@ -45,7 +45,7 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 	}
 	var err error
 	q.jobs, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-queue-" + config.Name,
+		Name:              p.stream("queue", config.Name),
 		Subjects:          []string{q.jobsPrefix() + "*"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,
@@ -59,7 +59,7 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 		return nil, err
 	}
 	q.dead, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-dead-" + config.Name,
+		Name:              p.stream("dead", config.Name),
 		Subjects:          []string{q.deadPrefix() + "*"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,

@@ -40,7 +40,7 @@ func openSignal(p *Provider, b *bus, name string) *signal {
 		bus:      b,
 		name:     name,
 		id:       nuid.Next(),
-		prefix:   "parley.signal." + name + ".",
+		prefix:   p.subject("signal", name),
 		waiting:  map[string]chan *natsgo.Msg{},
 	}
 	inboxPrefix := b.conn.Opts.InboxPrefix

@@ -227,7 +227,7 @@ func (n *Node) startApps(ctx, background context.Context) error {
 	for _, app := range n.config.Apps {
 		static = append(static, apps.FromConfig(app))
 	}
-	n.apps = apps.New(static, documents, n.log.With("part", "apps"))
+	n.apps = apps.New(static, apps.NewDocuments(documents, n.log.With("part", "apps")), n.log.With("part", "apps"))
 	if err := n.apps.Start(background); err != nil {
 		return err
 	}

@@ -1,8 +1,12 @@
 // Package apps is the registry of Pusher applications: who may connect and publish, with
 // which secret and within which limits.
 //
+// A Registry answers from memory. Behind it is a Store: documents of the fabric, all of them in
+// memory; or a Table of a database, whose apps come into memory when they are first asked for.
+//
 // It may import fabric for its storage and config for the apps of the file. It must never
-// import the hub, the HTTP API or the transport: they ask it, it asks nobody.
+// import the hub, the HTTP API, the transport or a database's driver: they ask it, it asks
+// nobody.
 package apps
 
 import "regexp"

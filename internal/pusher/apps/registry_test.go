@@ -25,10 +25,15 @@ func collection(t *testing.T, provider fabric.Provider) fabric.Documents {
 	return documents
 }
 
+// over returns a registry over the documents.
+func over(documents fabric.Documents, log *slog.Logger, static ...*App) *Registry {
+	return New(static, NewDocuments(documents, log), log)
+}
+
 // started returns a registry that follows the documents until the test ends.
 func started(t *testing.T, documents fabric.Documents, static ...*App) *Registry {
 	t.Helper()
-	r := New(static, documents, slog.New(slog.DiscardHandler))
+	r := over(documents, slog.New(slog.DiscardHandler), static...)
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(func() { stop(); r.Wait() })
 	if err := r.Start(ctx); err != nil {
@@ -156,7 +161,7 @@ func TestRegistryOnChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	static := valid("static")
-	r := New([]*App{&static}, documents, slog.New(slog.DiscardHandler))
+	r := over(documents, slog.New(slog.DiscardHandler), &static)
 	var log []string
 	name := func(app *App) string {
 		if app == nil {
@@ -192,7 +197,7 @@ func TestRegistryStartFails(t *testing.T) {
 	documents := collection(t, provider)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	r := New(nil, documents, slog.New(slog.DiscardHandler))
+	r := over(documents, slog.New(slog.DiscardHandler))
 	if err := r.Start(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v, want that of the context", err)
 	}
@@ -203,14 +208,14 @@ func TestRegistryStartFails(t *testing.T) {
 	if err := provider.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := New(nil, documents, slog.New(slog.DiscardHandler)).Start(t.Context()); !errors.Is(err, fabric.ErrClosed) {
+	if err := over(documents, slog.New(slog.DiscardHandler)).Start(t.Context()); !errors.Is(err, fabric.ErrClosed) {
 		t.Errorf("error is %v, want ErrClosed", err)
 	}
 }
 
 func TestRegistryEndsWhenDriverIsClosed(t *testing.T) {
 	provider := memory.New()
-	r := New(nil, collection(t, provider), slog.New(slog.DiscardHandler))
+	r := over(collection(t, provider), slog.New(slog.DiscardHandler))
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +266,7 @@ func TestRegistryWatchesAgain(t *testing.T) {
 		documents := collection(t, memory.New())
 		weak := &brittle{Documents: documents}
 		var text bytes.Buffer
-		r := New(nil, weak, slog.New(slog.NewTextHandler(&text, nil)))
+		r := over(weak, slog.New(slog.NewTextHandler(&text, nil)))
 		ctx, stop := context.WithCancel(context.Background())
 		if err := r.Start(ctx); err != nil {
 			t.Fatal(err)

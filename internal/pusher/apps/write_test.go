@@ -281,8 +281,8 @@ func (d deaf) Watch(ctx context.Context, changed func(fabric.Change), ready func
 // nothing comes back or is reported again when the watch tells of it.
 func TestWritesShowAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		documents := deaf{collection(t, memory.New()), make(chan struct{})}
-		r := started(t, documents)
+		late := deaf{collection(t, memory.New()), make(chan struct{})}
+		r := started(t, late)
 		var reports []string
 		r.OnChange(func(old, new *App) {
 			switch {
@@ -311,7 +311,7 @@ func TestWritesShowAtOnce(t *testing.T) {
 		if _, err := r.Create(t.Context(), valid("again")); err != nil {
 			t.Fatal(err)
 		}
-		close(documents.hear)
+		close(late.hear)
 		synctest.Wait()
 		if got := ids(r.All()); got != "again stays" {
 			t.Errorf("then All has %q", got)
@@ -320,8 +320,8 @@ func TestWritesShowAtOnce(t *testing.T) {
 		if !slices.Equal(reports, want) {
 			t.Errorf("reported %q, want %q", reports, want)
 		}
-		if len(r.stored) != 2 {
-			t.Errorf("%d records are kept", len(r.stored))
+		if kept := len(r.store.(*documents).known); kept != 2 {
+			t.Errorf("%d records are kept", kept)
 		}
 	})
 }

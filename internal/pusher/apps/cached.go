@@ -36,9 +36,10 @@ type Table interface {
 
 // Row is one row of a Table.
 type Row struct {
-	ID  string
-	App *App  // nil if the row cannot be understood
-	Err error // why; wraps ErrUnreadable
+	ID   string
+	App  *App     // nil if the row cannot be understood
+	Left []string // parts of the row that have no effect, because Parley cannot do such a thing
+	Err  error    // why there is no app; wraps ErrUnreadable
 }
 
 // SignalName is the name of the signal by which nodes tell each other of changed apps.

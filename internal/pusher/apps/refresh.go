@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -43,16 +44,20 @@ func (c *Cached) learn(r reading, by lookup, rows []Row) (app *App, err error, d
 		return nil, row.Err, true
 	}
 	c.options.Count(LookupFound)
-	return c.take(r, row.App), nil, true
+	return c.take(r, row), nil, true
 }
 
 // take shows an app that was read, and returns it as it is shown. The caller holds c.mu.
-func (c *Cached) take(r reading, app *App) *App {
+func (c *Cached) take(r reading, row Row) *App {
+	app := row.App
 	c.misses.Remove(lookup{id: app.ID})
 	c.misses.Remove(lookup{key: app.Key})
 	c.read[app.ID] = r.at
 	if last, ok := c.view.stored(app.ID); ok && same(last, app) {
 		return last // not a change
+	}
+	if len(row.Left) > 0 {
+		c.log.Warn("parts of the app have no effect", "app_id", app.ID, "parts", strings.Join(row.Left, ","))
 	}
 	c.view.compile(app)
 	c.view.set(app.ID, app)
@@ -187,7 +192,7 @@ func (c *Cached) relearn(r reading, ids []string, rows []Row) bool {
 		case row.Err != nil:
 			c.unreadable(r, lookup{id: row.ID}, row)
 		default:
-			c.take(r, row.App)
+			c.take(r, row)
 		}
 	}
 	for _, id := range ids {
@@ -202,7 +207,7 @@ func (c *Cached) relearn(r reading, ids []string, rows []Row) bool {
 
 // create implements Store.
 func (c *Cached) create(ctx context.Context, app App) (*App, error) {
-	if err := c.asked(ctx, c.table.Create(ctx, &app)); err != nil {
+	if err := c.asked(ctx, &app, c.table.Create(ctx, &app)); err != nil {
 		return nil, err
 	}
 	return c.wrote(ctx, &app), nil
@@ -211,14 +216,15 @@ func (c *Cached) create(ctx context.Context, app App) (*App, error) {
 // update implements Store.
 func (c *Cached) update(ctx context.Context, id string, change func(*App) error) (*App, error) {
 	var refused error // by change, which is no matter of the table
+	tried := &App{ID: id}
 	app, err := c.table.Update(ctx, id, func(app *App) error {
-		refused = change(app)
+		tried, refused = app, change(app)
 		return refused
 	})
 	if refused != nil {
 		return nil, refused
 	}
-	if err = c.asked(ctx, err); err != nil {
+	if err = c.asked(ctx, tried, err); err != nil {
 		return nil, err
 	}
 	return c.wrote(ctx, app), nil
@@ -226,15 +232,17 @@ func (c *Cached) update(ctx context.Context, id string, change func(*App) error)
 
 // remove implements Store.
 func (c *Cached) remove(ctx context.Context, id string) error {
-	err := c.asked(ctx, c.table.Delete(ctx, id))
+	app := &App{ID: id}
+	err := c.asked(ctx, app, c.table.Delete(ctx, id))
 	if err == nil {
-		c.wrote(ctx, &App{ID: id})
+		c.wrote(ctx, app)
 	}
 	return err
 }
 
-// asked returns the error of a write, which says ErrUnavailable if the table did not answer.
-func (c *Cached) asked(ctx context.Context, err error) error {
+// asked returns the error of a write, which says ErrUnavailable if the table did not answer. Then
+// it may have been done all the same, so that everybody looks.
+func (c *Cached) asked(ctx context.Context, app *App, err error) error {
 	for _, known := range []error{ErrNotFound, ErrExists, ErrInvalid, ErrRefused, ErrUnreadable, ErrConflict} {
 		if errors.Is(err, known) {
 			return err
@@ -243,23 +251,30 @@ func (c *Cached) asked(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		c.answered(err)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	c.tell(ctx, app)
+	c.demand(app.ID)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// tell has all nodes read an app again that was, or may have been, written.
+func (c *Cached) tell(ctx context.Context, app *App) {
+	c.outdated(app.ID, app.Key)
+	subject := subjectChanged + fabric.Token(app.ID)
+	if err := c.signal.Publish(context.WithoutCancel(ctx), subject, []byte(app.ID+"\x00"+app.Key)); err != nil {
+		c.options.Dropped(dropChangeUntold)
+		c.log.Warn("other nodes are not told of a changed app", "app_id", app.ID, "error", err)
+	}
 }
 
 // wrote tells all nodes of a write that was done and shows it here. It returns the app as the
 // table has it, or as it was written if that cannot be read.
 func (c *Cached) wrote(ctx context.Context, app *App) *App {
-	ctx = context.WithoutCancel(ctx) // it is done, whoever still waits for it
-	c.outdated(app.ID, app.Key)
-	subject := subjectChanged + fabric.Token(app.ID)
-	if err := c.signal.Publish(ctx, subject, []byte(app.ID+"\x00"+app.Key)); err != nil {
-		c.options.Dropped(dropChangeUntold)
-		c.log.Warn("other nodes are not told of a changed app", "app_id", app.ID, "error", err)
-	}
-	if err := c.reload(ctx, []string{app.ID}); err != nil {
+	c.tell(ctx, app)
+	// It is done, whoever still waits for it.
+	if err := c.reload(context.WithoutCancel(ctx), []string{app.ID}); err != nil {
 		c.demand(app.ID)
 		return app
 	}

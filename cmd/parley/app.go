@@ -32,6 +32,7 @@ func newAppCommand() *cobra.Command {
 		newAppUpdateCommand(remote),
 		newAppRotateCommand(remote),
 		newAppDeleteCommand(remote),
+		newAppMigrateCommand(remote),
 	)
 	return cmd
 }

@@ -166,6 +166,9 @@ func (n *Node) joinWebhooks(ctx context.Context) error {
 		TakesOver: k.takesOver,
 	})
 	n.apps.OnChange(func(old, new *apps.App) {
+		if old == nil && !n.appTable.knows(new.ID) {
+			return // it came into memory, and nobody is there whom webhooks would tell of
+		}
 		if !reflect.DeepEqual(hooksOf(old), hooksOf(new)) {
 			k.reports.wanted.Store(true)
 		}

@@ -19,6 +19,8 @@ import (
 // errors wrap ErrNotFound, ErrExists, ErrInvalid, ErrRefused, ErrUnreadable or ErrConflict; any
 // other says that the database did not do it for a reason of its own.
 type Table interface {
+	// Ping tells whether the database answers and has the table.
+	Ping(ctx context.Context) error
 	// ByIDs returns the rows of those of the apps that exist, in any order.
 	ByIDs(ctx context.Context, ids []string) ([]Row, error)
 	// ByKey returns the row of the app with that key, of several that with the smallest id.
@@ -162,6 +164,13 @@ func (c *Cached) State() CacheState {
 		}
 	}
 	return state
+}
+
+// Ping asks whether the table answers.
+func (c *Cached) Ping(ctx context.Context) error {
+	err := c.table.Ping(ctx)
+	c.answered(err)
+	return err
 }
 
 func (c *Cached) attach(v *view) { c.view = v }

@@ -76,6 +76,8 @@ func (t *rows) look(ctx context.Context, what string, read func()) error {
 	}
 }
 
+func (t *rows) Ping(ctx context.Context) error { return t.look(ctx, "ping", func() {}) }
+
 func (t *rows) ByIDs(ctx context.Context, ids []string) (found []Row, err error) {
 	sorted := slices.Sorted(slices.Values(ids))
 	err = t.look(ctx, strings.Join(sorted, ","), func() {

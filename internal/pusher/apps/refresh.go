@@ -114,11 +114,14 @@ func (c *Cached) refresh(ctx context.Context) {
 		}
 		ids := c.takeDue()
 		err := c.reload(ctx, ids)
+		if len(ids) == 0 && c.State().Away {
+			err = c.pingOnce(ctx) // nobody else may ask for long
+		}
 		if err == nil {
 			pause = retryMin
 			continue
 		}
-		c.demand(ids...) // all of them: the table may have lost its mind in between
+		c.demand(ids...) // all of them: some may have been read
 		select {
 		case <-ctx.Done():
 			return
@@ -126,6 +129,12 @@ func (c *Cached) refresh(ctx context.Context) {
 			pause = min(2*pause, retryMax)
 		}
 	}
+}
+
+func (c *Cached) pingOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return c.Ping(ctx)
 }
 
 // olderThan returns the apps in memory that were read so long ago.

@@ -9,17 +9,17 @@ import (
 
 // Migration is what Migrate did, or would do.
 type Migration struct {
-	Statements []string // in the order in which they were, or would be, executed
-	Created    bool     // the table
-	Added      []string // columns that an existing table was given
-	Missing    []string // columns that an existing table does not have, and was not given
+	Statements []string `json:"statements"`        // in the order in which they were, or would be, executed
+	Created    bool     `json:"created"`           // the table
+	Added      []string `json:"added,omitempty"`   // columns that an existing table was given
+	Missing    []string `json:"missing,omitempty"` // columns that an existing table does not have, and was not given
 }
 
 // Migrate creates the table if the database has none, with the columns of Sockudo's and two more.
 // An existing table is left as it is, unless addColumns is set: then it gets the columns that it
 // lacks. With dryRun nothing is changed.
 func (t *Table) Migrate(ctx context.Context, addColumns, dryRun bool) (Migration, error) {
-	var m Migration
+	m := Migration{Statements: []string{}} // and not null in JSON
 	l, err := t.describe(ctx)
 	switch {
 	case errors.Is(err, ErrNoTable):

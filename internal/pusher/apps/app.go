@@ -9,7 +9,10 @@
 // nobody.
 package apps
 
-import "regexp"
+import (
+	"math"
+	"regexp"
+)
 
 // App is one application. A value handed out by the registry is shared and must not be
 // changed; the registry replaces it as a whole. The JSON form is the one of the
@@ -49,6 +52,9 @@ type Limits struct {
 	MaxEventPayload           int64 `json:"max_event_payload,omitempty"` // bytes
 	MaxEventBatch             int   `json:"max_event_batch_size,omitempty"`
 }
+
+// Unlimited is a limit that nobody reaches, for where zero means a default.
+const Unlimited = math.MaxInt32
 
 // Webhook is one address that an app's events are posted to.
 type Webhook struct {

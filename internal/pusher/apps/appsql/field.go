@@ -145,10 +145,10 @@ func (f *field) amount(n float64) int {
 	if n < 0 {
 		n = 0
 		if f.name == clientEvents { // has a default where the other unlimited ones have no limit
-			n = math.MaxInt32
+			n = apps.Unlimited
 		}
 	}
-	return int(min(n, math.MaxInt32))
+	return int(min(n, apps.Unlimited))
 }
 
 // clientEvents is the limit whose absence means a default, and whose -1 means no limit.

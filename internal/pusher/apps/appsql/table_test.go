@@ -41,6 +41,9 @@ func TestMigrate(t *testing.T) {
 		soketi := d.tableOf(t, soketiTable[d.driver])
 		soketi.exec(t, "INSERT INTO TABLE_ (id, "+keyColumn(d)+`, secret, max_connections, enabled, enable_client_messages,
 			max_backend_events_per_sec, max_client_events_per_sec, max_read_req_per_sec) VALUES ('1', 'k', 's', 1, 1, 1, 1, 1, 1)`)
+		node := d.table(t, soketi.name) // has read the columns before
+		_, err = node.Update(ctx, "1", func(a *apps.App) error { a.Name = "y"; return nil })
+		refused(t, "without the column", err, apps.ErrRefused, "table "+soketi.name, "there is no column name")
 		lacking, err := soketi.Migrate(ctx, false, false)
 		want := "name enable_user_authentication enable_watchlist_events enable_subscription_count allowed_origins"
 		if err != nil || strings.Join(lacking.Missing, " ") != want || len(lacking.Statements) > 0 {
@@ -50,7 +53,7 @@ func TestMigrate(t *testing.T) {
 		if err != nil || strings.Join(added.Added, " ") != want || len(added.Missing) > 0 {
 			t.Errorf("with the columns: %+v, %v", added, err)
 		}
-		app, err := soketi.Update(ctx, "1", func(a *apps.App) error {
+		app, err := node.Update(ctx, "1", func(a *apps.App) error {
 			a.Name, a.AllowedOrigins, a.EnableSubscriptionCount = "x", []string{"a.example"}, true
 			return nil
 		})

@@ -127,7 +127,7 @@ func TestSockudoTable(t *testing.T) {
 		_, err := table.Update(ctx, "full", func(a *apps.App) error { a.Webhooks = nil; return nil })
 		refused(t, "lose a webhook of others", err, apps.ErrRefused, "column webhooks", "webhooks[1].lambda_function")
 		_, err = table.Update(ctx, "full", func(a *apps.App) error { a.Name = "x"; return nil })
-		refused(t, "name", err, apps.ErrRefused, "no column name", "--add-columns")
+		refused(t, "name", err, apps.ErrRefused, "there is no column name", "--add-columns")
 		_, err = table.Update(ctx, "full", func(a *apps.App) error { a.Limits.MaxEventPayload = 1000; return nil })
 		refused(t, "part of a KiB", err, apps.ErrRefused, "column max_event_payload_in_kb", "whole KiB")
 		_, err = table.Update(ctx, "full", func(a *apps.App) error { a.Secret = strings.Repeat("s", 256); return nil })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,8 +31,8 @@ func (t *Table) transact(ctx context.Context, do func(*sql.Tx, *layout) error) e
 		switch {
 		case err == nil:
 			return nil
-		case t.unknownColumn(err) && try < queryTries:
-			t.forgetColumns()
+		case (t.unknownColumn(err) || errors.Is(err, errNoColumn)) && try < queryTries:
+			t.forgetColumns() // one may have come or gone since they were read
 		case !t.again(err):
 			return t.explain(err)
 		case try == writeTries:
@@ -65,7 +66,7 @@ func (t *Table) transactOnce(ctx context.Context, do func(*sql.Tx) error) error 
 func (t *Table) Create(ctx context.Context, app *apps.App) error {
 	err := t.transact(ctx, func(tx *sql.Tx, l *layout) error {
 		if len(l.strange) > 0 {
-			return refuse("the table %s has a column %s that must be given and that Parley does not know", t.name, l.strange[0])
+			return refuse("there is a column %s that must be given and that Parley does not know", l.strange[0])
 		}
 		if err := t.keyIsFree(ctx, tx, l, app); err != nil {
 			return err
@@ -87,7 +88,7 @@ func (t *Table) Create(ctx context.Context, app *apps.App) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("insert app %s: %w", app.ID, err)
+		return fmt.Errorf("table %s: %w", t.name, err)
 	}
 	return nil
 }
@@ -114,7 +115,7 @@ func (t *Table) Update(ctx context.Context, id string, change func(*apps.App) er
 			return nil
 		}
 		if slices.Contains(changed, webhooksField) && len(left) > 0 {
-			return refuse("the column webhooks has what Parley does not know and would lose, %s: change it in the database",
+			return refuse("column webhooks has what Parley does not know and would lose, %s: change it in the database",
 				strings.Join(left, ", "))
 		}
 		if slices.Contains(changed, keyField) {
@@ -125,7 +126,7 @@ func (t *Table) Update(ctx context.Context, id string, change func(*apps.App) er
 		return t.write(ctx, tx, l, r, updated, changed)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("update app %s: %w", id, err)
+		return nil, fmt.Errorf("table %s: %w", t.name, err)
 	}
 	return updated, nil
 }
@@ -205,7 +206,7 @@ func (t *Table) Delete(ctx context.Context, id string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("delete app %s: %w", id, err)
+		return fmt.Errorf("table %s: %w", t.name, err)
 	}
 	return nil
 }
@@ -253,15 +254,14 @@ func (t *Table) put(s *statement, l *layout, f *field, v value, isNew bool) erro
 		if v == f.get(&apps.App{Enabled: true}) {
 			return nil // what an app is without the column
 		}
-		return refuse("the table %s has no column %s to keep %s in; \"parley app migrate --add-columns\" adds it",
-			t.name, f.columns[0], f.name)
+		return refuse("%w %s to keep %s in; \"parley app migrate --add-columns\" adds it", errNoColumn, f.columns[0], f.name)
 	}
 	var arg any
 	switch {
 	case v.kind == flag || v.set():
 		var err error
 		if arg, err = c.holds(v); err != nil {
-			return refuse("the column %s of table %s %w", c.name, t.name, err)
+			return refuse("column %s %w", c.name, err)
 		}
 	case isNew && (c.nullable || c.hasDefault):
 		return nil
@@ -275,6 +275,9 @@ func (t *Table) put(s *statement, l *layout, f *field, v value, isNew bool) erro
 	s.add(t.quote(c.name), t.cast(c, t.parameter(len(s.args)+1)), arg)
 	return nil
 }
+
+// errNoColumn says that the table lacks a column.
+var errNoColumn = errors.New("there is no column")
 
 // refuse returns an error that wraps apps.ErrRefused and names the column.
 func refuse(format string, args ...any) error {

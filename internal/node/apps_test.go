@@ -88,105 +88,30 @@ func startLater(t *testing.T, c config.Config, log *buffer) (started func() *run
 	}
 }
 
+// late is a node whose apps are in soketi's table in MariaDB.
+type late struct {
+	*running
+	server *servers.MariaDB
+	source string // of the database, for another program
+	config config.Config
+	log    *buffer
+}
+
 // TestAppsInMariaDB has a node whose apps are in soketi's table, through all that may happen to the
 // database and to the apps.
 func TestAppsInMariaDB(t *testing.T) {
 	t.Parallel()
 	servers.NeedMariaDB(t)
 	server := servers.StartMariaDB(t)
-	source := fmt.Sprintf("%s:%s@tcp(%s)/%s", server.User, server.Password, process.Address(server.Port), server.Database)
+	n := &late{
+		server: server, log: &buffer{}, config: inDatabase(t, config.AppStoreMySQL, server.URL(server.Database)),
+		source: fmt.Sprintf("%s:%s@tcp(%s)/%s", server.User, server.Password, process.Address(server.Port), server.Database),
+	}
+	n.config.AppStore.Table, n.config.Channels.Port = "apps", process.FreePorts(t, 1)
 	server.Stop()
-
-	c := inDatabase(t, config.AppStoreMySQL, server.URL(server.Database))
-	c.AppStore.Table = "apps"
-	c.Channels.Port = process.FreePorts(t, 1)
-	log := &buffer{}
-	started := startLater(t, c, log)
-	address := "http://" + process.Address(c.Channels.Port)
-	answers := func(path string) (status int, text, failed string) {
-		response, err := http.Get(address + path)
-		if err != nil {
-			return 0, err.Error(), ""
-		}
-		defer func() { _ = response.Body.Close() }()
-		return response.StatusCode, response.Header.Get("X-Health-Check"), response.Header.Get("X-Health-Failed")
-	}
-	process.Eventually(t, "it waits for the database", func() bool {
-		status, word, _ := answers("/ready")
-		return status == 503 && word == "STARTING" && strings.Count(log.String(), "waiting for the database of apps") == 1
-	})
-	server.Start()
-	process.Eventually(t, "it waits for the table", func() bool { return strings.Contains(log.String(), "parley app migrate") })
-	exec(t, "mysql", source, "CREATE TABLE apps (`id` varchar(255) NOT NULL PRIMARY KEY, `key` varchar(255) NOT NULL, "+
-		"`secret` varchar(255) NOT NULL, `max_connections` integer(10) NOT NULL, `enabled` tinyint(1) NOT NULL, "+
-		"`enable_client_messages` tinyint(1) NOT NULL, `max_backend_events_per_sec` integer(10) NOT NULL, "+
-		"`max_client_events_per_sec` integer(10) NOT NULL, `max_read_req_per_sec` integer(10) NOT NULL, `webhooks` json)")
-	exec(t, "mysql", source, "INSERT INTO apps VALUES ('7', 'app-key', 'app-secret', 200, 1, 1, -1, -1, -1, '[]'), "+
-		"('8', 'other-key', 'other-secret', -1, 1, 0, -1, -1, -1, NULL)")
-	n := started()
-	if n.FirstApp != nil {
-		t.Error("it made an app in somebody's database")
-	}
-	wantReady := func(word, failed string) {
-		t.Helper()
-		process.Eventually(t, "it says "+word, func() bool {
-			status, got, parts := answers("/ready")
-			return status == 200 && got == word && parts == failed
-		})
-	}
-	wantReady("OK", "")
-
-	client := n.connect()
-	client.subscribe("news")
-	n.publish("news", "greeting", "hello")
-	client.next("greeting")
-	n.dial("no-key", nil, nil).wantClosed(4001)
-
-	// Another program changes the table.
-	exec(t, "mysql", source, "UPDATE apps SET enabled = 0 WHERE id = '7'")
-	begin := time.Now()
-	client.wantClosed(4003)
-	if took := time.Since(begin); took > 5*c.AppStore.CacheTTL {
-		t.Errorf("it was seen after %v", took)
-	}
-	// And Parley does.
-	if status, text := n.admin("PATCH", "apps/7", `{"enabled": true}`); status != 200 {
-		t.Fatalf("enable: %d %s", status, text)
-	}
-	client = n.connect()
-	client.subscribe("news")
-	status, text := n.admin("PATCH", "apps/7", `{"name": "x"}`)
-	if status != 409 || !strings.Contains(text, "no column name") || !strings.Contains(text, `"code":"refused"`) {
-		t.Errorf("name: %d %s", status, text)
-	}
-
-	// The database goes away.
-	server.Kill()
-	wantReady("DEGRADED", "app_store")
-	n.publish("news", "greeting", "still here")
-	client.next("greeting")
-	n.connect().subscribe("news")
-	n.dial("other-key", nil, nil).wantClosed(4100)
-	url, _ := n.signed("8", "other-key", "other-secret", "/events", "{}")
-	if status, _, header := n.request(http.DefaultClient, "POST", url, "{}"); status != 503 || header.Get("Retry-After") == "" {
-		t.Errorf("an app that is not in memory: %d", status)
-	}
-	if status, _ := n.get("channels", "/up/8"); status != 503 {
-		t.Errorf("/up/8: %d", status)
-	}
-	if status, text := n.admin("GET", "apps", ""); status != 503 || !strings.Contains(text, "does not answer") {
-		t.Errorf("list: %d %s", status, text)
-	}
-	if _, text := n.get("metrics", "/metrics"); !strings.Contains(text, "parley_app_store_up 0\n") ||
-		!strings.Contains(text, `parley_app_lookups_total{result="failed"} `) {
-		t.Errorf("metrics:\n%s", text)
-	}
-	server.Start()
-	wantReady("OK", "")
-	n.dial("other-key", nil, nil).established()
-	if status, _ := n.get("channels", "/up/8"); status != 200 {
-		t.Errorf("/up/8: %d", status)
-	}
+	n.waits(t)
+	client := n.changes(t)
+	n.outage(client)
 	if status, text := n.admin("DELETE", "apps/7", ""); status != 204 {
 		t.Fatalf("delete: %d %s", status, text)
 	}
@@ -195,13 +120,111 @@ func TestAppsInMariaDB(t *testing.T) {
 		t.Errorf("list: %d %s", status, text)
 	}
 	n.stop()
-	for _, secret := range []string{server.Password, "app-secret", "other-secret", c.Admin.Token} {
-		if strings.Contains(log.String(), secret) {
-			t.Errorf("%q is in the log:\n%s", secret, log)
+	for _, secret := range []string{server.Password, "app-secret", "other-secret", n.config.Admin.Token} {
+		if strings.Contains(n.log.String(), secret) {
+			t.Errorf("%q is in the log:\n%s", secret, n.log)
 		}
 	}
-	if got := strings.Count(log.String(), "waiting for the database of apps"); got != 2 {
+}
+
+// ready asks for the state of the node, which may not have started.
+func (n *late) ready() (status int, word, failed string) {
+	response, err := http.Get("http://" + process.Address(n.config.Channels.Port) + "/ready")
+	if err != nil {
+		return 0, err.Error(), ""
+	}
+	defer func() { _ = response.Body.Close() }()
+	return response.StatusCode, response.Header.Get("X-Health-Check"), response.Header.Get("X-Health-Failed")
+}
+
+func (n *late) wantReady(word, failed string) {
+	n.Helper()
+	process.Eventually(n.T, "it says "+word, func() bool {
+		status, got, parts := n.ready()
+		return status == 200 && got == word && parts == failed
+	})
+}
+
+// waits starts the node before the database, and that before the table.
+func (n *late) waits(t *testing.T) {
+	t.Helper()
+	const line = "waiting for the database of apps"
+	started := startLater(t, n.config, n.log)
+	process.Eventually(t, "it waits for the database", func() bool {
+		status, word, _ := n.ready()
+		return status == 503 && word == "STARTING" && strings.Count(n.log.String(), line) == 1
+	})
+	n.server.Start()
+	process.Eventually(t, "it waits for the table", func() bool { return strings.Contains(n.log.String(), "parley app migrate") })
+	exec(t, "mysql", n.source, "CREATE TABLE apps (`id` varchar(255) NOT NULL PRIMARY KEY, `key` varchar(255) NOT NULL, "+
+		"`secret` varchar(255) NOT NULL, `max_connections` integer(10) NOT NULL, `enabled` tinyint(1) NOT NULL, "+
+		"`enable_client_messages` tinyint(1) NOT NULL, `max_backend_events_per_sec` integer(10) NOT NULL, "+
+		"`max_client_events_per_sec` integer(10) NOT NULL, `max_read_req_per_sec` integer(10) NOT NULL, `webhooks` json)")
+	exec(t, "mysql", n.source, "INSERT INTO apps VALUES ('7', 'app-key', 'app-secret', 200, 1, 1, -1, -1, -1, '[]'), "+
+		"('8', 'other-key', 'other-secret', -1, 1, 0, -1, -1, -1, NULL)")
+	n.running = started()
+	if n.FirstApp != nil {
+		t.Error("it made an app in somebody's database")
+	}
+	if got := strings.Count(n.log.String(), line); got != 2 {
 		t.Errorf("the wait was logged %d times", got)
+	}
+	n.wantReady("OK", "")
+}
+
+// changes has another program and Parley change an app, and returns a client of it.
+func (n *late) changes(t *testing.T) *socket {
+	t.Helper()
+	client := n.connect()
+	client.subscribe("news")
+	n.publish("news", "greeting", "hello")
+	client.next("greeting")
+	n.dial("no-key", nil, nil).wantClosed(4001)
+
+	exec(t, "mysql", n.source, "UPDATE apps SET enabled = 0 WHERE id = '7'")
+	begin := time.Now()
+	client.wantClosed(4003)
+	t.Logf("with a TTL of %v it was seen after %v", n.config.AppStore.CacheTTL, time.Since(begin))
+	if status, text := n.admin("PATCH", "apps/7", `{"enabled": true}`); status != 200 {
+		t.Fatalf("enable: %d %s", status, text)
+	}
+	client = n.connect() // at once
+	client.subscribe("news")
+	status, text := n.admin("PATCH", "apps/7", `{"name": "x"}`)
+	if status != 409 || !strings.Contains(text, "no column name") || !strings.Contains(text, `"code":"refused"`) {
+		t.Errorf("name: %d %s", status, text)
+	}
+	return client
+}
+
+// outage has the database go away, and come back.
+func (n *late) outage(client *socket) {
+	n.Helper()
+	n.server.Kill()
+	n.wantReady("DEGRADED", "app_store")
+	n.publish("news", "greeting", "still here")
+	client.next("greeting")
+	n.connect().subscribe("news")
+	n.dial("other-key", nil, nil).wantClosed(4100)
+	url, _ := n.signed("8", "other-key", "other-secret", "/events", "{}")
+	if status, _, header := n.request(http.DefaultClient, "POST", url, "{}"); status != 503 || header.Get("Retry-After") == "" {
+		n.Errorf("an app that is not in memory: %d", status)
+	}
+	if status, _ := n.get("channels", "/up/8"); status != 503 {
+		n.Errorf("/up/8: %d", status)
+	}
+	if status, text := n.admin("GET", "apps", ""); status != 503 || !strings.Contains(text, "does not answer") {
+		n.Errorf("list: %d %s", status, text)
+	}
+	if _, text := n.get("metrics", "/metrics"); !strings.Contains(text, "parley_app_store_up 0\n") ||
+		!strings.Contains(text, `parley_app_lookups_total{result="failed"} `) {
+		n.Errorf("metrics:\n%s", text)
+	}
+	n.server.Start()
+	n.wantReady("OK", "")
+	n.dial("other-key", nil, nil).established()
+	if status, _ := n.get("channels", "/up/8"); status != 200 {
+		n.Errorf("/up/8: %d", status)
 	}
 }
 

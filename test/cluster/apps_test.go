@@ -24,14 +24,39 @@ import (
 	"github.com/parleyio/parley/test/servers"
 )
 
-// TestAppsInDatabase has three nodes whose apps are in one table: what is changed at one node holds
-// on all of them at once, although they would read the table again in an hour only. While the
-// database is away, they serve on.
+// shop is three nodes whose apps are in one table of MariaDB, and clients of one of these apps, one
+// on each node.
+type shop struct {
+	*nodes
+	server  *servers.MariaDB
+	hooks   *hooks
+	clients []*socket
+}
+
+const shopID, shopKey, shopSecret = "8", "shop-key", "shop-secret"
+
+// TestAppsInDatabase changes apps at one node, which holds on all of them at once, although they
+// would read the table again in an hour only. While the database is away, they serve on.
 func TestAppsInDatabase(t *testing.T) {
 	t.Parallel()
 	servers.NeedMariaDB(t)
-	server := servers.StartMariaDB(t)
-	database := fmt.Sprintf("[app_store]\ndriver = \"mysql\"\nurl = %q\ncache_ttl = \"1h\"\n", server.URL(server.Database))
+	s := &shop{server: servers.StartMariaDB(t), hooks: newHooks(t)}
+	s.nodes = start(t, s.migrate(t))
+	channels := s.hook()
+	s.open()
+	eventually(t, "webhooks tell of every channel", func() bool { return len(s.hooks.told()) >= len(channels) })
+	s.outage()
+	s.rotate()
+	s.disable()
+	if told := s.hooks.told(); !slices.Equal(told, channels) {
+		t.Errorf("webhooks told of %v, want each of %v once", told, channels)
+	}
+}
+
+// migrate makes the table with an app that has webhooks, and returns the configuration.
+func (s *shop) migrate(t *testing.T) string {
+	t.Helper()
+	database := fmt.Sprintf("[app_store]\ndriver = \"mysql\"\nurl = %q\ncache_ttl = \"1h\"\n", s.server.URL(s.server.Database))
 	file := filepath.Join(t.TempDir(), "database.toml")
 	if err := os.WriteFile(file, []byte(database), 0o600); err != nil {
 		t.Fatal(err)
@@ -39,103 +64,116 @@ func TestAppsInDatabase(t *testing.T) {
 	if out, err := exec.Command(parley, "app", "migrate", "-c", file).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	hooks := newHooks(t)
-	insert(t, server, "INSERT INTO applications (id, `key`, secret, webhooks) VALUES ('9', 'hooked-key', 's', ?)",
-		`[{"url": "`+hooks.URL+`", "event_types": ["channel_occupied"]}]`)
-	c := start(t, database)
-	client := func(n int, key string) dialing {
-		return dialing{url: strings.Replace(c.list[n].url(), "http", "ws", 1), key: key}
-	}
-	refused := func(n int, key string, code string) {
-		t.Helper()
-		s, err := client(n, key).connect()
-		if err == nil {
-			_ = s.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), code) {
-			t.Errorf("node %d let in with %s: %v, want %s", n+1, key, err, code)
-		}
-	}
-	// An app that only one node was asked for: the others learn of it from that one, and those who
-	// report its channels read it.
-	hooked := client(0, "hooked-key").must(t)
-	var channels []string
+	insert(t, s.server, "INSERT INTO applications (id, `key`, secret, webhooks) VALUES ('9', 'hooked-key', 's', ?)",
+		`[{"url": "`+s.hooks.URL+`", "event_types": ["channel_occupied"]}]`)
+	return database
+}
+
+// client says how to connect to a node.
+func (s *shop) client(node *node, key string) dialing {
+	return dialing{url: strings.Replace(node.url(), "http", "ws", 1), key: key}
+}
+
+// hook subscribes at one node to channels of the app with webhooks. The others learn of it from that
+// one, and those who report its channels read it. It returns the channels.
+func (s *shop) hook() (channels []string) {
+	s.Helper()
+	hooked := s.client(s.list[0], "hooked-key").must(s.T)
 	for i := range 8 {
 		channels = append(channels, fmt.Sprint("channel-", i))
-		hooked.subscribe(t, channels[i])
+		hooked.subscribe(s.T, channels[i])
 	}
-	for n := range count {
-		refused(n, "shop-key", "4001") // and is remembered
+	return channels
+}
+
+// open makes an app after all nodes were asked for it in vain, and connects a client to each.
+func (s *shop) open() {
+	s.Helper()
+	for _, node := range s.list {
+		if _, err := s.client(node, shopKey).connect(); err == nil || !strings.Contains(err.Error(), "4001") {
+			s.Errorf("%s lets in who has no app: %v", node.name, err)
+		}
 	}
-	if out, err := c.command("app", "create", "--id", "8", "--key", "shop-key", "--secret", "shop-secret"); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if out, err := s.command("app", "create", "--id", shopID, "--key", shopKey, "--secret", shopSecret); err != nil {
+		s.Fatalf("%v: %s", err, out)
 	}
-	var clients []*socket
-	for n := range count {
-		eventually(t, c.list[n].name+" knows the app", func() bool {
-			s, err := client(n, "shop-key").connect()
+	for _, node := range s.list {
+		eventually(s.T, node.name+" knows the app", func() bool {
+			client, err := s.client(node, shopKey).connect()
 			if err == nil {
-				t.Cleanup(func() { _ = s.Close() })
-				clients = append(clients, s)
+				s.Cleanup(func() { _ = client.Close() })
+				client.subscribe(s.T, "news")
+				s.clients = append(s.clients, client)
 			}
 			return err == nil
 		})
-		clients[n].subscribe(t, "news")
 	}
-	shout := func(data string) {
-		t.Helper()
-		publishAs(t, c.list[0], "8", "shop-key", "shop-secret", data)
-		for _, s := range clients {
-			s.want(t, "shout", data)
-		}
-	}
-	shout("hello")
+	s.shout("hello")
+}
 
-	eventually(t, "webhooks tell of every channel", func() bool { return len(hooks.told()) >= len(channels) })
-	server.Kill()
-	eventually(t, "the nodes notice", func() bool {
-		_, err := c.list[1].admin.ListApps(t.Context())
+// shout publishes an event at one node, which the clients of all get.
+func (s *shop) shout(data string) {
+	s.Helper()
+	publishAs(s.T, s.list[0], shopID, shopKey, shopSecret, data)
+	for _, client := range s.clients {
+		client.want(s.T, "shout", data)
+	}
+}
+
+// outage kills the database and starts it again.
+func (s *shop) outage() {
+	s.Helper()
+	s.server.Kill()
+	eventually(s.T, "a node notices", func() bool {
+		_, err := s.list[1].admin.ListApps(s.Context())
 		return err != nil
 	})
-	shout("still here")
-	for n, node := range c.list {
+	s.shout("still here")
+	for _, node := range s.list {
 		if !node.ready() {
-			t.Errorf("%s is not ready", node.name)
+			s.Errorf("%s is not ready", node.name)
 		}
-		client(n, "shop-key").must(t)
+		s.client(node, shopKey).must(s.T)
 	}
-	server.Start()
+	s.server.Start()
+}
+
+// rotate gives the app another key.
+func (s *shop) rotate() {
+	s.Helper()
 	var app admin.AppView
-	eventually(t, "apps can be changed again", func() (done bool) {
+	eventually(s.T, "apps can be changed again", func() (done bool) {
 		var err error
-		app, err = c.list[0].admin.RotateApp(t.Context(), "8", true)
+		app, err = s.list[0].admin.RotateApp(s.Context(), shopID, true)
 		return err == nil
 	})
 	begin := time.Now()
-	for n := range count {
-		eventually(t, c.list[n].name+" refuses the old key", func() bool {
-			s, err := client(n, "shop-key").connect()
+	for _, node := range s.list {
+		eventually(s.T, node.name+" refuses the old key", func() bool {
+			client, err := s.client(node, shopKey).connect()
 			if err == nil {
-				_ = s.Close()
+				_ = client.Close()
 			}
 			return err != nil
 		})
-		client(n, app.Key).must(t)
+		s.client(node, app.Key).must(s.T)
 	}
-	t.Logf("all nodes had the new key after %v", time.Since(begin).Round(time.Millisecond))
-	if out, err := c.command("app", "update", "8", "--enabled=false"); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	s.Logf("all nodes had the new key after %v", time.Since(begin).Round(time.Millisecond))
+}
+
+// disable has the app's clients be closed, wherever they are.
+func (s *shop) disable() {
+	s.Helper()
+	if out, err := s.command("app", "update", shopID, "--enabled=false"); err != nil {
+		s.Fatalf("%v: %s", err, out)
 	}
-	begin = time.Now()
-	for n, s := range clients {
-		if code := s.closeCode(); code != 4003 {
-			t.Errorf("the client of node %d is closed with %d", n+1, code)
+	begin := time.Now()
+	for i, client := range s.clients {
+		if code := client.closeCode(); code != 4003 {
+			s.Errorf("the client of %s is closed with %d", s.list[i].name, code)
 		}
 	}
-	if told := hooks.told(); !slices.Equal(told, channels) {
-		t.Errorf("webhooks told of %v, want each of %v once", told, channels)
-	}
-	t.Logf("clients on all nodes were closed after %v", time.Since(begin).Round(time.Millisecond))
+	s.Logf("clients on all nodes were closed after %v", time.Since(begin).Round(time.Millisecond))
 }
 
 // insert executes a statement as another program does.

@@ -53,7 +53,7 @@ func (c *Cached) take(r reading, row Row) *App {
 	c.misses.Remove(lookup{id: app.ID})
 	c.misses.Remove(lookup{key: app.Key})
 	c.read[app.ID] = r.at
-	if last, ok := c.view.stored(app.ID); ok && same(last, app) {
+	if last, ok := c.view.peek(app.ID); ok && same(last, app) {
 		return last // not a change
 	}
 	if len(row.Left) > 0 {
@@ -76,7 +76,7 @@ func (c *Cached) take(r reading, row Row) *App {
 // caller holds c.mu.
 func (c *Cached) unreadable(r reading, by lookup, row Row) {
 	served := ""
-	if _, ok := c.view.stored(row.ID); ok {
+	if _, ok := c.view.peek(row.ID); ok {
 		c.read[row.ID] = r.at
 		served = ", but as it was"
 	}
@@ -287,7 +287,7 @@ func (c *Cached) wrote(ctx context.Context, app *App) *App {
 		c.demand(app.ID)
 		return app
 	}
-	if now, ok := c.view.stored(app.ID); ok {
+	if now, ok := c.view.peek(app.ID); ok {
 		return now
 	}
 	return app

@@ -59,9 +59,6 @@ func (r *Registry) ByID(id string) (*App, bool) {
 	return app, ok
 }
 
-// ByKey returns the app with that key, if it is in memory.
-func (r *Registry) ByKey(key string) (*App, bool) { return r.view.getByKey(key) }
-
 // FindByID returns the app with that id, and waits for the store if it is not in memory. The
 // error wraps ErrNotFound or, when nobody can tell, ErrUnavailable.
 func (r *Registry) FindByID(ctx context.Context, id string) (*App, error) {

@@ -74,11 +74,11 @@ func TestRegistryReads(t *testing.T) {
 	if app, ok := r.ByID("fixed"); !ok || app != &fixed || !app.Static {
 		t.Errorf("the static app is not the one of its id: %+v", app)
 	}
-	if app, ok := r.ByKey("key-a"); !ok || app.ID != "a" || app.Static {
+	if app, ok := r.view.getByKey("key-a"); !ok || app.ID != "a" || app.Static {
 		t.Errorf("ByKey found %+v", app)
 	}
 	for _, key := range []string{"key-fixed", "key-broken", ""} { // of hidden and unreadable ones
-		if app, ok := r.ByKey(key); ok {
+		if app, ok := r.view.getByKey(key); ok {
 			t.Errorf("ByKey(%q) found %+v", key, app)
 		}
 	}
@@ -92,13 +92,13 @@ func TestRegistrySameKeyBelongsToSmallerID(t *testing.T) {
 		}
 	}
 	r := started(t, documents)
-	if app, _ := r.ByKey("same"); app == nil || app.ID != "1" {
+	if app, _ := r.view.getByKey("same"); app == nil || app.ID != "1" {
 		t.Errorf("the key belongs to %+v", app)
 	}
 	if err := r.Delete(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	if app, _ := r.ByKey("same"); app == nil || app.ID != "2" {
+	if app, _ := r.view.getByKey("same"); app == nil || app.ID != "2" {
 		t.Errorf("the key belongs to %+v", app)
 	}
 }
@@ -129,7 +129,7 @@ func TestRegistrySeesOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, ok := reader.ByKey("key-1"); !ok {
+		if _, ok := reader.view.getByKey("key-1"); !ok {
 			t.Error("the app is not seen")
 		}
 		if _, err := writer.Update(t.Context(), "1", func(app *App) error {
@@ -139,10 +139,10 @@ func TestRegistrySeesOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, ok := reader.ByKey("changed"); !ok {
+		if _, ok := reader.view.getByKey("changed"); !ok {
 			t.Error("the new key is not seen")
 		}
-		if _, ok := reader.ByKey("key-1"); ok {
+		if _, ok := reader.view.getByKey("key-1"); ok {
 			t.Error("the old key is still seen")
 		}
 		if err := writer.Delete(t.Context(), "1"); err != nil {

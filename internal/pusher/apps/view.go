@@ -78,6 +78,15 @@ func (v *view) stored(id string) (*App, bool) {
 	return e.app, true
 }
 
+// peek is stored for whoever has no use for the app.
+func (v *view) peek(id string) (*App, bool) {
+	found, ok := v.byID.Load(id)
+	if !ok {
+		return nil, false
+	}
+	return found.(*entry).app, true
+}
+
 // getByKey returns the app with that key.
 func (v *view) getByKey(key string) (*App, bool) {
 	if app, ok := v.static.byKey[key]; ok {
@@ -140,10 +149,7 @@ func (v *view) replace(id string, app *App, report bool) bool {
 	if v.hides(id) {
 		return false
 	}
-	var last *App
-	if found, ok := v.byID.Load(id); ok {
-		last = found.(*entry).app
-	}
+	last, _ := v.peek(id)
 	if last == app {
 		return false
 	}
@@ -192,8 +198,8 @@ func (v *view) show(key string) {
 		v.byKey.Delete(key)
 		return
 	}
-	owner, _ := v.byID.Load(ids[0])
-	v.byKey.Store(key, owner.(*entry).app)
+	owner, _ := v.peek(ids[0])
+	v.byKey.Store(key, owner)
 }
 
 // report calls the handlers. The caller holds v.mu.

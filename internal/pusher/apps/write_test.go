@@ -31,7 +31,7 @@ func TestCreateFillsIn(t *testing.T) {
 			t.Errorf("%s is %q, want a match of %s", name, part.value, part.pattern)
 		}
 	}
-	if seen, ok := r.ByKey(app.Key); !ok || seen.Name != "chat" || seen.Secret != app.Secret {
+	if seen, ok := r.view.getByKey(app.Key); !ok || seen.Name != "chat" || seen.Secret != app.Secret {
 		t.Errorf("the registry shows %+v", seen)
 	}
 	other, err := r.Create(t.Context(), App{})
@@ -223,7 +223,7 @@ func TestRotate(t *testing.T) {
 	if again.Secret == app.Secret || again.Key == "key-1" || len(again.Key) != 2*keySize {
 		t.Errorf("with a new key as well the app is %+v", again)
 	}
-	if _, ok := r.ByKey("key-1"); ok {
+	if _, ok := r.view.getByKey("key-1"); ok {
 		t.Error("the old key is still known")
 	}
 }

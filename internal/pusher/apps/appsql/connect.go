@@ -62,11 +62,10 @@ func openMySQL(o Options) (*sql.DB, error) {
 		c.Params["sql_mode"] = "'STRICT_ALL_TABLES'" // refuse what does not fit, do not cut it
 	}
 	if c.TLSConfig == "" || o.TLS != TLSOff {
-		host, _, _ := strings.Cut(c.Addr, ":")
-		if name, _, err := net.SplitHostPort(c.Addr); err == nil {
-			host = name
+		host, _, err := net.SplitHostPort(c.Addr)
+		if err != nil {
+			host = c.Addr // a socket, or without a port
 		}
-		var err error
 		if c.TLS, err = o.tls(host); err != nil {
 			return nil, err
 		}

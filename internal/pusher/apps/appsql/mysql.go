@@ -87,7 +87,7 @@ func mysqlShape(c column, dataType string, length int64) column {
 // the reference of errors of the server.
 var mysqlRefusals = map[uint16]string{
 	1048: "a column must not be null", 1364: "a column has no default", 1264: "a number is out of range",
-	1265: "a value does not fit its column", 1366: "a value does not fit its column", 1406: "a text is too long",
+	1265: "a value does not fit its column", 1292: "a value does not fit its column", 1366: "a value does not fit its column", 1406: "a text is too long",
 	3140: "a value is no valid JSON", 3819: "a check of the table fails", 4025: "a check of the table fails",
 	1451: "rows of another table refer to the app", 1452: "a row of another table is missing",
 	1142: "the user may not change the table", 1143: "the user may not change a column", 1644: "a trigger refuses it",

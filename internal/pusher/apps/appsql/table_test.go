@@ -271,68 +271,74 @@ func TestConnections(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
 		ctx := t.Context()
 		table := d.newTable(t)
-		o := d.options
-		o.Table = table.name
-		address := url.URL{Scheme: d.driver, User: url.UserPassword(o.User, o.Password), Path: "/" + o.Database,
-			Host: fmt.Sprintf("%s:%d", o.Host, o.Port)}
 		encrypted := map[string]string{
 			MySQL:    "SELECT IF(VARIABLE_VALUE = '', 'off', 'on') FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_cipher'",
 			Postgres: "SELECT CASE WHEN ssl THEN 'on' ELSE 'off' END FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
 		}[d.driver]
-		with := func(change func(*Options)) Options {
-			o := o
-			change(&o)
-			return o
-		}
-		byURL := func(change func(*Options, *url.URL)) Options {
-			o, u := Options{Driver: o.Driver, Table: o.Table, TLS: TLSOff}, address
-			change(&o, &u)
-			o.URL = u.String()
-			return o
-		}
-		dsn := map[string]string{
-			MySQL:    fmt.Sprintf("%s:%s@tcp(%s:%d)/%s", o.User, o.Password, o.Host, o.Port, o.Database),
-			Postgres: fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", o.Host, o.Port, o.User, o.Password, o.Database),
-		}[d.driver]
-		for name, test := range map[string]struct {
-			options Options
-			tls     string // or a part of the error
-		}{
-			"parts":             {with(func(*Options) {}), "off"},
-			"TLS":               {with(func(o *Options) { o.TLS = TLSOn }), "on"},
-			"unknown authority": {with(func(o *Options) { o.TLS, o.CAFile = TLSOn, "" }), "certificate"},
-			"unverified":        {with(func(o *Options) { o.TLS, o.CAFile = TLSUnverified, "" }), "on"},
-			"URL":               {byURL(func(*Options, *url.URL) {}), ""},
-			"URL with TLS":      {byURL(func(to *Options, _ *url.URL) { to.TLS, to.CAFile = TLSOn, o.CAFile }), "on"},
-			"URL, password apart": {byURL(func(to *Options, u *url.URL) {
-				u.User, to.Password = url.User(o.User), o.Password
-			}), ""},
-			"URL, user apart": {byURL(func(to *Options, u *url.URL) {
-				u.User, to.User, to.Password = nil, o.User, o.Password
-			}), ""},
-			"DSN": {Options{Driver: o.Driver, Table: o.Table, URL: dsn, TLS: TLSOff}, "off"},
-			"with a schema": {with(func(o *Options) {
-				o.Table = map[string]string{MySQL: o.Database, Postgres: "public"}[d.driver] + "." + table.name
-			}), "off"},
-			"other database": {with(func(o *Options) { o.Database = "nowhere" }), "nowhere"},
-		} {
+		for name, test := range d.ways(table.name) {
 			t.Run(name, func(t *testing.T) {
 				opened := open(t, test.options)
-				err := opened.Ping(ctx)
-				if err != nil {
-					if test.tls == "" || !strings.Contains(err.Error(), test.tls) || strings.Contains(err.Error(), o.Password) {
+				if err := opened.Ping(ctx); err != nil {
+					if test.want == "" || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), d.options.Password) {
 						t.Errorf("ping: %v", err)
 					}
 					return
 				}
 				var got string
 				must(t, "ask for TLS", opened.db.QueryRowContext(ctx, encrypted).Scan(&got))
-				if test.tls != "" && got != test.tls {
-					t.Errorf("TLS is %s, want %s", got, test.tls)
+				if test.want != "" && got != test.want {
+					t.Errorf("TLS is %s, want %s", got, test.want)
 				}
 			})
 		}
 	})
+}
+
+// way is how a database may be reached.
+type way struct {
+	options Options
+	want    string // off and on are TLS, others a part of the error, and empty is anything but an error
+}
+
+// ways returns the ways to reach a table.
+func (d database) ways(table string) map[string]way {
+	o := d.options
+	o.Table, o.TLS = table, TLSOff
+	with := func(change func(*Options)) Options {
+		o := o
+		change(&o)
+		return o
+	}
+	byURL := func(change func(*Options, *url.URL)) Options {
+		to := Options{Driver: o.Driver, Table: o.Table, TLS: TLSOff}
+		u := url.URL{Scheme: d.driver, User: url.UserPassword(o.User, o.Password), Path: "/" + o.Database,
+			Host: fmt.Sprintf("%s:%d", o.Host, o.Port)}
+		change(&to, &u)
+		to.URL = u.String()
+		return to
+	}
+	dsn := map[string]string{
+		MySQL:    fmt.Sprintf("%s:%s@tcp(%s:%d)/%s", o.User, o.Password, o.Host, o.Port, o.Database),
+		Postgres: fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", o.Host, o.Port, o.User, o.Password, o.Database),
+	}[d.driver]
+	schema := map[string]string{MySQL: o.Database, Postgres: "public"}[d.driver]
+	return map[string]way{
+		"parts":             {o, "off"},
+		"TLS":               {with(func(o *Options) { o.TLS = TLSOn }), "on"},
+		"unknown authority": {with(func(o *Options) { o.TLS, o.CAFile = TLSOn, "" }), "certificate"},
+		"unverified":        {with(func(o *Options) { o.TLS, o.CAFile = TLSUnverified, "" }), "on"},
+		"URL":               {byURL(func(*Options, *url.URL) {}), ""},
+		"URL with TLS":      {byURL(func(to *Options, _ *url.URL) { to.TLS, to.CAFile = TLSOn, o.CAFile }), "on"},
+		"URL, password apart": {byURL(func(to *Options, u *url.URL) {
+			u.User, to.Password = url.User(o.User), o.Password
+		}), ""},
+		"URL, user apart": {byURL(func(to *Options, u *url.URL) {
+			u.User, to.User, to.Password = nil, o.User, o.Password
+		}), ""},
+		"DSN":            {Options{Driver: o.Driver, Table: o.Table, URL: dsn, TLS: TLSOff}, "off"},
+		"with a schema":  {with(func(o *Options) { o.Table = schema + "." + table }), "off"},
+		"other database": {with(func(o *Options) { o.Database = "nowhere" }), "nowhere"},
+	}
 }
 
 func TestOpenRefuses(t *testing.T) {

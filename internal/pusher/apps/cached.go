@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +47,7 @@ type Row struct {
 const SignalName = "apps"
 
 // subjectChanged is in front of the token of the id of an app that was changed. The payload is
-// the id, 0, and the key that the app has now.
+// the id.
 const subjectChanged = "changed."
 
 // Reasons under which changes are counted that did not get from node to node. They are seen when
@@ -195,12 +194,12 @@ func (c *Cached) follow(ctx context.Context, ready func()) error {
 
 // heard takes what another node tells of an app that it changed.
 func (c *Cached) heard(m fabric.Message) {
-	id, key, found := strings.Cut(string(m.Payload), "\x00")
-	if !found || checkIdentifier(id) != nil {
+	id := string(m.Payload)
+	if checkIdentifier(id) != nil {
 		c.options.Dropped(dropChangeMalformed)
 		return
 	}
-	c.outdated(id, key)
+	c.outdated(id)
 	c.demand(id)
 }
 
@@ -217,13 +216,12 @@ func (c *Cached) missed(fabric.Gap) {
 	c.demand(ids...)
 }
 
-// outdated notes that an app has changed: what is being read may be old. An empty key is none.
-func (c *Cached) outdated(id, key string) {
+// outdated notes that an app has changed: what is being read may be old.
+func (c *Cached) outdated(id string) {
 	c.mu.Lock()
 	c.changes++
 	c.mu.Unlock()
 	c.misses.Remove(lookup{id: id})
-	c.misses.Remove(lookup{key: key})
 }
 
 // want implements Store.

@@ -456,7 +456,7 @@ func TestCachedGap(t *testing.T) {
 		synctest.Wait()
 		r.found(t, "1", "x")
 		r.found(t, "2", "")
-		r.cached.heard(fabric.Message{Payload: []byte("nonsense")})
+		r.cached.heard(fabric.Message{Payload: []byte("no id/")})
 		if got := r.counted(dropChangeMalformed); got != 1 {
 			t.Errorf("%d malformed messages", got)
 		}

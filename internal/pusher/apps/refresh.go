@@ -216,7 +216,7 @@ func (c *Cached) relearn(r reading, ids []string, rows []Row) bool {
 
 // create implements Store.
 func (c *Cached) create(ctx context.Context, app App) (*App, error) {
-	if err := c.asked(ctx, &app, c.table.Create(ctx, &app)); err != nil {
+	if err := c.asked(ctx, app.ID, c.table.Create(ctx, &app)); err != nil {
 		return nil, err
 	}
 	return c.wrote(ctx, &app), nil
@@ -225,15 +225,14 @@ func (c *Cached) create(ctx context.Context, app App) (*App, error) {
 // update implements Store.
 func (c *Cached) update(ctx context.Context, id string, change func(*App) error) (*App, error) {
 	var refused error // by change, which is no matter of the table
-	tried := &App{ID: id}
 	app, err := c.table.Update(ctx, id, func(app *App) error {
-		tried, refused = app, change(app)
+		refused = change(app)
 		return refused
 	})
 	if refused != nil {
 		return nil, refused
 	}
-	if err = c.asked(ctx, tried, err); err != nil {
+	if err = c.asked(ctx, id, err); err != nil {
 		return nil, err
 	}
 	return c.wrote(ctx, app), nil
@@ -241,17 +240,16 @@ func (c *Cached) update(ctx context.Context, id string, change func(*App) error)
 
 // remove implements Store.
 func (c *Cached) remove(ctx context.Context, id string) error {
-	app := &App{ID: id}
-	err := c.asked(ctx, app, c.table.Delete(ctx, id))
+	err := c.asked(ctx, id, c.table.Delete(ctx, id))
 	if err == nil {
-		c.wrote(ctx, app)
+		c.wrote(ctx, &App{ID: id})
 	}
 	return err
 }
 
 // asked returns the error of a write, which says ErrUnavailable if the table did not answer. Then
 // it may have been done all the same, so that everybody looks.
-func (c *Cached) asked(ctx context.Context, app *App, err error) error {
+func (c *Cached) asked(ctx context.Context, id string, err error) error {
 	for _, known := range []error{ErrNotFound, ErrExists, ErrInvalid, ErrRefused, ErrUnreadable, ErrConflict} {
 		if errors.Is(err, known) {
 			return err
@@ -263,25 +261,24 @@ func (c *Cached) asked(ctx context.Context, app *App, err error) error {
 	if err == nil {
 		return nil
 	}
-	c.tell(ctx, app)
-	c.demand(app.ID)
+	c.tell(ctx, id)
+	c.demand(id)
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // tell has all nodes read an app again that was, or may have been, written.
-func (c *Cached) tell(ctx context.Context, app *App) {
-	c.outdated(app.ID, app.Key)
-	subject := subjectChanged + fabric.Token(app.ID)
-	if err := c.signal.Publish(context.WithoutCancel(ctx), subject, []byte(app.ID+"\x00"+app.Key)); err != nil {
+func (c *Cached) tell(ctx context.Context, id string) {
+	c.outdated(id)
+	if err := c.signal.Publish(context.WithoutCancel(ctx), subjectChanged+fabric.Token(id), []byte(id)); err != nil {
 		c.options.Dropped(dropChangeUntold)
-		c.log.Warn("other nodes are not told of a changed app", "app_id", app.ID, "error", err)
+		c.log.Warn("other nodes are not told of a changed app", "app_id", id, "error", err)
 	}
 }
 
 // wrote tells all nodes of a write that was done and shows it here. It returns the app as the
 // table has it, or as it was written if that cannot be read.
 func (c *Cached) wrote(ctx context.Context, app *App) *App {
-	c.tell(ctx, app)
+	c.tell(ctx, app.ID)
 	// It is done, whoever still waits for it.
 	if err := c.reload(context.WithoutCancel(ctx), []string{app.ID}); err != nil {
 		c.demand(app.ID)

@@ -56,6 +56,7 @@ func families(t *testing.T) map[string]family {
 	metrics.Drop("any")
 	metrics.Sent("any", 1)
 	metrics.Ledger("any", 1)
+	metrics.AppLookup("any")
 	scraped(t, all, metrics)
 	for _, name := range gauges(t) {
 		all[name] = family{kind: "gauge", labels: []string{}}

@@ -60,7 +60,7 @@ func adminHandler(t *testing.T) http.Handler {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	registry := apps.New([]*apps.App{{ID: "fixed", Key: "k", Secret: "hush"}}, documents, log)
+	registry := apps.New([]*apps.App{{ID: "fixed", Key: "k", Secret: "hush"}}, apps.NewDocuments(documents, log), log)
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(func() { stop(); registry.Wait() })
 	if err := registry.Start(ctx); err != nil {

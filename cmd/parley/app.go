@@ -32,6 +32,7 @@ func newAppCommand() *cobra.Command {
 		newAppUpdateCommand(remote),
 		newAppRotateCommand(remote),
 		newAppDeleteCommand(remote),
+		newAppMigrateCommand(remote),
 	)
 	return cmd
 }
@@ -231,7 +232,11 @@ func (f *adminFlags) printApp(out io.Writer, app admin.AppView) error {
 	row("watchlist events", yesNo(app.EnableWatchlistEvents))
 	row("subscription count", yesNo(app.EnableSubscriptionCount))
 	for _, limit := range limitRows(app.Limits) {
-		if limit.value != 0 {
+		switch limit.value {
+		case 0:
+		case apps.Unlimited:
+			row(limit.name, "no limit")
+		default:
 			row(limit.name, strconv.FormatInt(limit.value, 10))
 		}
 	}

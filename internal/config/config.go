@@ -29,6 +29,7 @@ type Config struct {
 	Cache      Cache
 	RateLimit  RateLimit
 	Webhooks   Webhooks
+	AppStore   AppStore
 	Admin      Admin
 	Metrics    Metrics
 	Fabric     Fabric

@@ -72,7 +72,7 @@ func leaves(v reflect.Value, path string, into map[string]any) {
 var humps = regexp.MustCompile(`([a-z])([A-Z])|([A-Z])([A-Z][a-z])`)
 
 func snake(name string) string {
-	name = strings.ReplaceAll(name, "CORSO", "CorsO")
+	name = strings.NewReplacer("CORSO", "CorsO", "MySQL", "Mysql").Replace(name)
 	return strings.ToLower(humps.ReplaceAllString(name, "${1}${3}_${2}${4}"))
 }
 

@@ -3,11 +3,15 @@ package config
 import (
 	"io/fs"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // options declares every option outside [[apps]], in the order of the reference page.
-var options = []field[Config]{
+var options = slices.Concat(nodeOptions, appStoreOptions)
+
+// nodeOptions declare everything but where apps are kept.
+var nodeOptions = []field[Config]{
 	option("port_offset", "0", intKind,
 		"Added to every listening port, so that several nodes fit on one machine.",
 		func(c *Config) *int { return &c.PortOffset }, isPort),

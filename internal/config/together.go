@@ -51,6 +51,7 @@ func (l *loader) checkTogether() {
 			"must not be longer than webhooks.retry_max")
 	}
 	l.checkCluster()
+	l.checkAppStore()
 	l.checkPorts()
 	// The cluster port makes room for others, so it may be equal; the engine has the next one.
 	if port := c.Port(c.Cluster.BindPort); c.Cluster.Enabled() && port+1 > maxPort {

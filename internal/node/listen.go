@@ -212,17 +212,6 @@ func (n *Node) Address(name string) string {
 	return ""
 }
 
-// Keys returns the keys of the apps that may connect.
-func (n *Node) Keys() []string {
-	var keys []string
-	for _, app := range n.apps.All() {
-		if app.Enabled {
-			keys = append(keys, app.Key)
-		}
-	}
-	return keys
-}
-
 // Scheme returns http or https, what the channels port speaks.
 func (n *Node) Scheme() string {
 	if n.tls != nil {
@@ -301,6 +290,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	if n.apps != nil {
 		n.apps.Wait()
 	}
+	errs = append(errs, n.appTable.close())
 	if n.fabric != nil {
 		errs = append(errs, n.fabric.Close())
 	}

@@ -45,6 +45,7 @@ type Node struct {
 	forgetter forgetter
 	fabric    fabric.Provider
 	apps      *apps.Registry
+	appTable  *appTable // nil unless the apps are in a database
 	webhooks  *webhook.Emitter
 	transport *transport.Server
 	limits    *limits
@@ -216,36 +217,6 @@ func (n *Node) startEngine(ctx context.Context, options engine.Options) (*engine
 // forEver is a deadline for who would take one of their own without any.
 const forEver = 365 * 24 * time.Hour
 
-func (n *Node) startApps(ctx, background context.Context) error {
-	documents, err := patiently(ctx, n.log, "the app registry", func(ctx context.Context) (fabric.Documents, error) {
-		return n.fabric.Documents(ctx, "apps")
-	})
-	if err != nil {
-		return err
-	}
-	static := make([]*apps.App, 0, len(n.config.Apps))
-	for _, app := range n.config.Apps {
-		static = append(static, apps.FromConfig(app))
-	}
-	n.apps = apps.New(static, documents, n.log.With("part", "apps"))
-	if err := n.apps.Start(background); err != nil {
-		return err
-	}
-	// Nodes of a cluster start together and must make one app, not one each.
-	id := ""
-	if n.cluster != nil {
-		id = apps.DefaultID
-	}
-	app, created, err := n.apps.EnsureDefault(ctx, id)
-	if err != nil {
-		return fmt.Errorf("create the first app: %w", err)
-	}
-	if created {
-		n.FirstApp = app
-	}
-	return nil
-}
-
 func (n *Node) startWebhooks(ctx, background context.Context) error {
 	c := n.config.Webhooks
 	options := webhook.Options{
@@ -374,6 +345,7 @@ func (n *Node) startHub() {
 		Metrics:                   metrics,
 	}, n.webhooks)
 	n.apps.OnChange(n.hub.AppChanged)
+	n.appTable.use(n.hub)
 	n.metrics.Register(metrics)
 	n.metrics.Gauge(c.Metrics.Prefix+"outgoing_bytes", "Bytes that wait to be written to clients.",
 		func() float64 { return float64(n.transport.Backlog()) })
@@ -398,13 +370,16 @@ func (n *Node) portLabel() string { return strconv.Itoa(n.config.Port(n.config.C
 // handler builds what the channels port answers.
 func (n *Node) handler() (http.Handler, error) {
 	c := n.config
-	n.health.App = func(id string) bool { app, known := n.apps.ByID(id); return known && app.Enabled }
+	n.health.App = n.hasApp
 	if n.engine != nil {
 		probe := n.engineHealth
 		if n.cluster != nil {
 			probe = forgiving(electionTime, probe)
 		}
 		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: probe}}
+	}
+	if n.appTable != nil {
+		n.health.Checks = append(n.health.Checks, telemetry.Check{Name: "app_store", Probe: n.appTable.cached.Ping})
 	}
 	metrics := api.NewMetrics(c.Metrics.Prefix, n.portLabel())
 	n.metrics.Register(metrics)

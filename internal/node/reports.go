@@ -168,6 +168,9 @@ func (n *Node) joinWebhooks(ctx context.Context) error {
 		Holds:     func(appID, channel, userID string) bool { return n.hub.Holds(appID, channel, userID) },
 	})
 	n.apps.OnChange(func(old, new *apps.App) {
+		if old == nil && !n.appTable.knows(new.ID) {
+			return // it came into memory, and nobody is there whom webhooks would tell of
+		}
 		if !reflect.DeepEqual(hooksOf(old), hooksOf(new)) {
 			k.reports.wanted.Store(true)
 		}

@@ -255,11 +255,13 @@ func (h *Hub) Changed(changes []directory.Change) {
 			continue // what goes from an app that was deleted
 		}
 		if r == nil {
-			app, known := h.cluster.App(id)
-			if !known {
-				app = &apps.App{ID: id} // its record comes later; nobody can connect until then
+			// Its record may come later; nobody can connect until then. The realm is there before
+			// it is asked for, so that AppChanged finds it.
+			unknown := &apps.App{ID: id}
+			r = h.realm(unknown)
+			if app, known := h.cluster.App(id); known {
+				r.adopt(unknown, app)
 			}
-			r = h.realm(app)
 		}
 		switch kind {
 		case channelRow:

@@ -456,6 +456,9 @@ func TestRowsOfUnknownApps(t *testing.T) {
 			{Node: "a", Key: "alate", After: []byte{1}},
 			{Node: "a", Key: "clate\x00news", After: []byte{3}},
 		})
+		if !b.Knows("late") || !b.Uses("late") || b.Knows("other") || b.Uses("other") {
+			t.Error("the hub does not know which apps it has to do with")
+		}
 		b.AppChanged(nil, late)
 		if got := b.Channel(late, "news").Subscriptions; got != 3 {
 			t.Errorf("%d subscriptions", got)
@@ -472,6 +475,30 @@ func TestRowsOfUnknownApps(t *testing.T) {
 		})
 		if b.find("late") != nil {
 			t.Error("what goes from a deleted app makes it come back")
+		}
+	})
+}
+
+// An app may be made known while this node asks for it, and be changed before it has the answer.
+func TestRowsOfAppThatComes(t *testing.T) {
+	onThree(t, func(t *testing.T, hs *hubs, a, b, c *hubNode) {
+		first := &apps.App{ID: "late", Key: "late", Secret: "s"}
+		second := &apps.App{ID: "late", Key: "late", Secret: "s", Enabled: true}
+		for what, app := range map[string]func(string) (*apps.App, bool){
+			"comes meanwhile":      func(string) (*apps.App, bool) { b.AppChanged(nil, second); return nil, false },
+			"is changed meanwhile": func(string) (*apps.App, bool) { b.AppChanged(first, second); return first, true },
+			"is there":             func(string) (*apps.App, bool) { return second, true },
+			"comes after the rows": func(string) (*apps.App, bool) { return nil, false },
+		} {
+			b.cluster.App = app
+			b.Changed([]directory.Change{{Node: "a", Key: "alate", After: []byte{1}}})
+			if what == "comes after the rows" {
+				b.AppChanged(nil, second)
+			}
+			if got := b.find("late").app.Load(); got != second {
+				t.Errorf("an app that %s is %+v", what, got)
+			}
+			b.AppChanged(second, nil)
 		}
 	})
 }

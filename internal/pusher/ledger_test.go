@@ -36,6 +36,14 @@ func (n *hubNode) runEmitter(ctx context.Context) error {
 // ByID implements webhook.Apps.
 func (n *hubNode) ByID(id string) (*apps.App, bool) { return n.hubs.app, id == n.hubs.app.ID }
 
+// FindByID implements webhook.Apps.
+func (n *hubNode) FindByID(_ context.Context, id string) (*apps.App, error) {
+	if app, found := n.ByID(id); found {
+		return app, nil
+	}
+	return nil, apps.ErrNotFound
+}
+
 // Sent, Dropped and Ledger implement webhook.Metrics.
 func (n *hubNode) Sent(string, int) {}
 func (n *hubNode) Dropped(reason string, lost int) {

@@ -134,6 +134,21 @@ func (h *Hub) all() []*realm {
 	return list
 }
 
+// Knows tells whether there is live state of an app on this node: connections were here or, as far
+// as others told, elsewhere.
+func (h *Hub) Knows(appID string) bool { return h.find(appID) != nil }
+
+// Uses tells whether an app has connections, on this node or on another one.
+func (h *Hub) Uses(appID string) bool {
+	r := h.find(appID)
+	if r == nil {
+		return false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.clients)+r.elsewhereSum > 0
+}
+
 // AppChanged applies a changed app to its connections. After a deletion, new is nil.
 func (h *Hub) AppChanged(old, new *apps.App) {
 	if new == nil {

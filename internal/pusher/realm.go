@@ -15,11 +15,13 @@ type realm struct {
 	hub    *Hub
 	id     string
 	app    atomic.Pointer[apps.App]
-	policy atomic.Pointer[protocol.Policy]
+	policy atomic.Pointer[protocol.Policy] // follows from app
 	rooms  roomTable
 	users  users
 	cache  *eventCache
 	stats  stats
+
+	setting sync.Mutex // held while app and policy are set
 
 	mu           sync.RWMutex
 	clients      map[string]*client   // by socket id
@@ -37,7 +39,24 @@ func newRealm(h *Hub, app *apps.App) *realm {
 	return r
 }
 
+// setApp makes app the record of the realm.
 func (r *realm) setApp(app *apps.App) {
+	r.setting.Lock()
+	defer r.setting.Unlock()
+	r.set(app)
+}
+
+// adopt makes app the record of the realm, unless another one than last has become it.
+func (r *realm) adopt(last, app *apps.App) {
+	r.setting.Lock()
+	defer r.setting.Unlock()
+	if r.app.Load() == last {
+		r.set(app)
+	}
+}
+
+// set is what setApp does. The caller holds r.setting.
+func (r *realm) set(app *apps.App) {
 	limits := app.Limits.WithDefaults(r.hub.options.Defaults)
 	r.app.Store(app)
 	r.policy.Store(&protocol.Policy{

@@ -33,8 +33,8 @@ const failedHeader = "X-Health-Failed"
 // Health answers whether the node lives, may get traffic, and is well.
 type Health struct {
 	Checks []Check
-	// App tells whether an app exists and is enabled, for /up/{app}.
-	App func(id string) bool
+	// App tells whether an app exists and is enabled, for /up/{app}; an error if nobody can tell.
+	App func(ctx context.Context, id string) (bool, error)
 	Log *slog.Logger
 
 	draining atomic.Bool
@@ -118,11 +118,16 @@ func (h *Health) upApp(w http.ResponseWriter, r *http.Request) {
 		h.up(w, r)
 		return
 	}
-	if !h.App(r.PathValue("app")) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	switch there, err := h.App(ctx, r.PathValue("app")); {
+	case err != nil:
+		say(w, http.StatusServiceUnavailable, "ERROR")
+	case !there:
 		say(w, http.StatusNotFound, "NOT_FOUND")
-		return
+	default:
+		h.up(w, r)
 	}
-	h.up(w, r)
 }
 
 func (h *Health) state(ctx context.Context) (status int, word string, failed []string) {

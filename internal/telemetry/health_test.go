@@ -46,8 +46,13 @@ func testHealth(t *testing.T) {
 	critical, other := &probe{}, &probe{}
 	h := &Health{
 		Checks: []Check{{"other", false, other.ask}, {"critical", true, critical.ask}},
-		App:    func(id string) bool { return id == "known" },
-		Log:    slog.New(slog.NewTextHandler(&log, nil)),
+		App: func(_ context.Context, id string) (bool, error) {
+			if id == "away" {
+				return false, errors.New("nobody can tell")
+			}
+			return id == "known", nil
+		},
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
 	}
 	mux := http.NewServeMux()
 	h.Register(mux, "/prefix", false)
@@ -66,6 +71,7 @@ func testHealth(t *testing.T) {
 		}
 		want("/live", 200, "OK")
 		want("/up/unknown", 404, "NOT_FOUND")
+		want("/up/away", 503, "ERROR")
 		if n := other.asked - asked; n > 1 {
 			t.Errorf("the parts were asked %d times for three probes", n)
 		}
@@ -133,7 +139,7 @@ func TestHealthStarting(t *testing.T) {
 	h.Drain()
 	expect("/ready", 503, "DRAINING", "DRAINING")
 	h.Resume()
-	h.App = func(id string) bool { return id == "7" }
+	h.App = func(_ context.Context, id string) (bool, error) { return id == "7", nil }
 	h.Started()
 	expect("/up/7", 200, "OK", "OK")
 	expect("/up/8", 404, "NOT_FOUND", "NOT_FOUND")

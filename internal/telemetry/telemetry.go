@@ -36,6 +36,7 @@ type Metrics struct {
 	dropped  *prometheus.CounterVec
 	webhooks *prometheus.CounterVec
 	ledger   *prometheus.CounterVec
+	lookups  *prometheus.CounterVec
 }
 
 // NewMetrics returns a registry with the families of the process and the Go runtime, under
@@ -55,6 +56,10 @@ func NewMetrics(prefix, version string) *Metrics {
 			Name: prefix + "webhook_ledger_total",
 			Help: "Changes of channels by what became of them at the webhook ledger of a cluster.",
 		}, []string{"result"}),
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "app_lookups_total",
+			Help: "Apps that were looked up in the database because they were not in memory, by result.",
+		}, []string{"result"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        prefix + "build_info",
@@ -62,7 +67,7 @@ func NewMetrics(prefix, version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.Register(m.dropped, m.webhooks, m.ledger, build,
+	m.Register(m.dropped, m.webhooks, m.ledger, m.lookups, build,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -87,6 +92,9 @@ func (m *Metrics) Sent(result string, n int) { m.webhooks.WithLabelValues(result
 
 // Ledger counts changes of channels by their result at the webhook ledger.
 func (m *Metrics) Ledger(result string, n int) { m.ledger.WithLabelValues(result).Add(float64(n)) }
+
+// AppLookup counts an app that was looked up in the database.
+func (m *Metrics) AppLookup(result string) { m.lookups.WithLabelValues(result).Inc() }
 
 // Dropped counts n lost webhook events.
 func (m *Metrics) Dropped(reason string, n int) {

@@ -55,8 +55,9 @@ const count = 3
 // ports is how many a cluster of a test takes, from its base on.
 const ports = 60
 
-// start starts three nodes and waits until they are ready and see each other.
-func start(t *testing.T) *nodes {
+// start starts three nodes, with further tables of the configuration, and waits until they are
+// ready and see each other.
+func start(t *testing.T, further ...string) *nodes {
 	t.Helper()
 	c := &nodes{T: t, dir: t.TempDir(), base: process.FreePorts(t, ports)}
 	c.file = filepath.Join(c.dir, "parley.toml")
@@ -82,7 +83,7 @@ trusted_proxies = ["127.0.0.1"]
 id = %q
 key = %q
 secret = %q
-`, adminToken, count, strings.Join(seeds, ", "), appID, appKey, appSecret)
+%s`, adminToken, count, strings.Join(seeds, ", "), appID, appKey, appSecret, strings.Join(further, ""))
 	if err := os.WriteFile(c.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func imageNote(image string) string {
 	case "nginx", "haproxy":
 		return "\"parley cluster lb\" writes the configuration of " + name
 	case "mysql", "mariadb", "postgres":
-		return "Parley needs no database"
+		return "Parley needs no database, but can have its apps in this one: app_store.driver"
 	case "prometheus":
 		return "it reads Parley's metrics on metrics.port"
 	}

@@ -12,13 +12,10 @@ import (
 const (
 	whyNoRequests = "a Parley node asks no other for counts or members: each knows them"
 	whyNoCleanup  = "Parley takes a closed connection out of its channels at once, with no queue between"
-	whyAppCache   = "every Parley node has all apps in memory and learns of changes at once"
 	whyLimits     = "Parley counts rate limits on each node"
 	whyFabric     = "fabric.driver chooses for signal, cache, queue and lock together"
 	whyRedisNodes = "name the servers, sentinels or nodes of Redis in redis.servers"
 	whySQS        = "Parley keeps its queue itself; Amazon SQS is not among its drivers"
-	whyDynamo     = "Parley keeps apps itself: declare them in [[apps]] or with \"parley app create\""
-	whyPooling    = "Parley needs no database here"
 	whyMemory     = "Parley refuses by queue limits (transport.max_backlog), not by used memory"
 	whyCORS       = "Parley answers CORS for http.cors_origins with the methods and headers of its API"
 )
@@ -95,11 +92,6 @@ func pusherWithout() []rule {
 		lacks("Parley's driver for NATS has its own", "adapter.nats.*"),
 		hidden(lacks(whyRedisNodes, "database.redis.sentinels", "database.redis.sentinel*", "database.redis.master*",
 			"database.redis.cluster_nodes[].*")),
-		lacks(whyAppCache, "app_manager.cache.*"),
-		lacks(whyDynamo, "app_manager.driver", "app_manager.dynamodb.*", "app_manager.mysql.*", "app_manager.postgres.*",
-			"database.dynamodb.*", "database.scylladb.*", "database.surrealdb.*"),
-		hidden(lacks(whyDynamo, "database.mysql.*", "database.postgres.*")),
-		lacks(whyPooling, "database_pooling.*", "database.connection_pool_size"),
 		lacks(whySQS, "queue.sqs.*", "queue.sns.*"),
 		lacks(whyMemory, "http_api.accept_traffic.*"),
 		lacks(whyCORS, "cors.credentials", "cors.methods", "cors.allowed_headers"),
@@ -137,6 +129,9 @@ func appRules(from, to string) []rule {
 		takes("webhooks[].filter.channel_name_starts_with", "webhooks[].channel_prefix", nil),
 		takes("webhooks[].filter.channel_name_ends_with", "webhooks[].channel_suffix", nil),
 		takes("webhooks[].filter.channel_name_pattern", "webhooks[].channel_pattern", nil),
+		takes("webhooks[].filter.channel_prefix", "webhooks[].channel_prefix", nil),
+		takes("webhooks[].filter.channel_suffix", "webhooks[].channel_suffix", nil),
+		takes("webhooks[].filter.channel_pattern", "webhooks[].channel_pattern", nil),
 		takes("webhooks[].headers.*", "webhooks[].headers.*", nil),
 	}
 	rules = append(rules, lacks("Parley posts webhooks to addresses, it calls no function",

@@ -16,14 +16,14 @@ const (
 // sockudo is Sockudo 2 to 5: config.json and environment variables, which win.
 var sockudo = &system{
 	name: "sockudo", title: "Sockudo",
-	rules: together(pusherRules(), pusherWithout(), sockudoRules(), appRules(fileApps, "apps[]."),
+	rules: together(pusherRules(), pusherWithout(), databaseRules(), sockudoRules(), appRules(fileApps, "apps[]."),
 		appRules(defaultEnv, defaultTo), sockudoLater()),
 	aliases: sockudoAliases(),
 	prefixes: []string{"SOCKUDO_", "ADAPTER_", "DATABASE_", "RATE_LIMITER_", "CLUSTER_HEALTH_", "CLEANUP_",
 		"WEBHOOK_", "WEBSOCKET_", "UNIX_SOCKET_", "METRICS_", "SSL_", "CORS_", "NATS_", "INSTANCE_"},
 	switches: map[string]string{
 		"ssl.enabled": "false", "ssl.redirect_http": "false", "unix_socket.enabled": "false",
-		"rate_limiter.enabled": "true", "webhooks.batching.enabled": "true",
+		"rate_limiter.enabled": "true", "webhooks.batching.enabled": "true", "database_pooling.enabled": "true",
 	},
 	normal:   sockudoNormal,
 	derive:   deriveSockudo,
@@ -98,7 +98,7 @@ func sockudoLater() []rule {
 			"KAFKA_*", "adapter.iggy.*", "IGGY_*", "queue.nats.*", "queue.pulsar.*", "queue.rabbitmq.*",
 			"queue.google_pubsub.*", "queue.kafka.*", "queue.iggy.*")),
 		hidden(lacks(whySQS, "QUEUE_SNS_*")),
-		hidden(lacks(whyDynamo, "DATABASE_SURREALDB_*", "SCYLLADB_*", "AWS_*")),
+		hidden(lacks(whyOtherStore, "DATABASE_SURREALDB_*", "SCYLLADB_*", "AWS_*")),
 		hidden(lacks(whyRedisNodes, "DATABASE_REDIS_SENTINEL*", "DATABASE_REDIS_MASTER*")),
 		lacks("Parley's own limits are transport.max_frame and transport.max_queue", "websocket.*", "WEBSOCKET_*"),
 		lacks("a node serves clients and the API alike; node.roles says what else it does", "server_role",
@@ -129,6 +129,14 @@ func sockudoNormal(name string) string {
 func deriveSockudo(r *run) {
 	r.dropApp(defaultEnv, "id", "key", "secret")
 	deriveRedis(r)
+	if ttl, ok := r.settings["CACHE_TTL_SECONDS"]; ok && r.appDatabase() != "" && r.get("app_manager.cache.ttl") == "" {
+		delete(r.settings, ttl.name)
+		ttl.label, ttl.name = ttl.shown(), "app_manager.cache.ttl"
+		r.put(ttl)
+	}
+	r.deriveDatabase(map[string]string{
+		"host": "localhost", "username": "root", "database": "sockudo", "table_name": "applications",
+	})
 	r.fillTogether(map[string]string{
 		"adapter.cluster_health.heartbeat_interval_ms": "10000",
 		"adapter.cluster_health.node_timeout_ms":       "30000",

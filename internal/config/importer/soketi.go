@@ -12,10 +12,12 @@ const soketiApp = "app_manager.array.apps[0]."
 // soketi is soketi 1: a JSON file with names in camel case, and SOKETI_ variables, which win.
 var soketi = &system{
 	name: "soketi", title: "soketi",
-	rules:    together(pusherRules(), pusherWithout(), soketiRules(), appRules(fileApps, "apps[].")),
+	rules:    together(pusherRules(), pusherWithout(), databaseRules(), soketiRules(), appRules(fileApps, "apps[].")),
 	aliases:  soketiAliases(),
 	prefixes: []string{"SOKETI_"},
-	switches: map[string]string{"ssl.enabled": "false", "webhooks.batching.enabled": "false"},
+	switches: map[string]string{
+		"ssl.enabled": "false", "webhooks.batching.enabled": "false", "database_pooling.enabled": "false",
+	},
 	normal:   snake,
 	derive:   deriveSoketi,
 	complete: completeSoketi,
@@ -59,6 +61,9 @@ func deriveSoketi(r *run) {
 		r.put(cert)
 	}
 	deriveRedis(r)
+	r.deriveDatabase(map[string]string{
+		"host": "127.0.0.1", "username": "root", "password": "password", "database": "main", "table": "apps",
+	})
 	r.soketiCluster()
 	r.expandWebhooks(soketiApp + "webhooks")
 	r.fillSoketiApp()

@@ -87,7 +87,7 @@ func newFixture(t *testing.T, static ...*apps.App) *fixture {
 	}
 	f := &fixture{T: t, dead: &dead{}, log: &bytes.Buffer{}}
 	log := slog.New(slog.NewTextHandler(f.log, nil))
-	f.apps = apps.New(static, documents, log)
+	f.apps = apps.New(static, apps.NewDocuments(documents, log), log)
 	ctx, stop := context.WithCancel(context.Background())
 	if err := f.apps.Start(ctx); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 
 	"github.com/parleyio/parley/internal/pusher/apps"
 )
@@ -26,27 +27,56 @@ type AppView struct {
 // AppList is the answer to GET apps.
 type AppList struct {
 	Apps []AppView `json:"apps"`
+	// Next is the value of after for the next page, and empty if this one was not full.
+	Next string `json:"next,omitempty"`
 }
+
+// appsPage is how many apps GET apps lists at most, and without a limit.
+const appsPage = 1000
 
 // RotateRequest is the body of POST apps/{id}/rotate, which may be empty.
 type RotateRequest struct {
 	Key bool `json:"key"` // whether there shall be a new key as well
 }
 
-// listApps answers GET apps with all apps and no secrets.
-func (h *Handler) listApps(*http.Request) (int, any, error) {
+// listApps answers GET apps?after=&limit= with apps in the order of their ids and no secrets.
+func (h *Handler) listApps(r *http.Request) (int, any, error) {
+	limit, err := pageLimit(r, appsPage, appsPage)
+	if err != nil {
+		return 0, nil, err
+	}
+	found, err := h.apps.List(r.Context(), r.URL.Query().Get("after"), limit)
+	if err != nil {
+		return 0, nil, err
+	}
 	list := AppList{Apps: []AppView{}}
-	for _, app := range h.apps.All() {
+	for _, app := range found {
 		list.Apps = append(list.Apps, masked(app))
+	}
+	if len(found) == limit {
+		list.Next = found[limit-1].ID
 	}
 	return http.StatusOK, list, nil
 }
 
+// pageLimit returns the limit of a request for one page of a list.
+func pageLimit(r *http.Request, preset, most int) (int, error) {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return preset, nil
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > most {
+		return 0, fmt.Errorf("%w: limit must be a number from 1 to %d", errInvalidRequest, most)
+	}
+	return limit, nil
+}
+
 // showApp answers GET apps/{id}, with secrets if the query says secret=1.
 func (h *Handler) showApp(r *http.Request) (int, any, error) {
-	app, ok := h.apps.ByID(r.PathValue("id"))
-	if !ok {
-		return 0, nil, apps.ErrNotFound
+	app, err := h.apps.FindByID(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return 0, nil, err
 	}
 	switch r.URL.Query().Get("secret") {
 	case "1", "true":

@@ -68,11 +68,24 @@ type NewApp struct {
 	Webhooks       []apps.Webhook `json:"webhooks,omitempty"`
 }
 
-// ListApps returns all apps without their secrets.
+// ListApps returns all apps in the order of their ids, without their secrets.
 func (c *Client) ListApps(ctx context.Context) ([]AppView, error) {
-	var list AppList
-	err := c.call(ctx, http.MethodGet, "apps", nil, &list)
-	return list.Apps, err
+	all := []AppView{} // and not null in JSON
+	for after := ""; ; {
+		path := "apps"
+		if after != "" {
+			path += "?" + url.Values{"after": {after}}.Encode()
+		}
+		var list AppList
+		if err := c.call(ctx, http.MethodGet, path, nil, &list); err != nil {
+			return nil, err
+		}
+		all = append(all, list.Apps...)
+		if list.Next <= after {
+			return all, nil
+		}
+		after = list.Next
+	}
 }
 
 // ShowApp returns an app, with its secrets if they are asked for.

@@ -1,9 +1,7 @@
 package admin
 
 import (
-	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/parleyio/parley/internal/pusher/webhook"
 )
@@ -20,16 +18,11 @@ type DeadList struct {
 
 // listDead answers GET webhooks/dead-letters?after=&limit=, oldest first.
 func (h *Handler) listDead(r *http.Request) (int, any, error) {
-	query, limit := r.URL.Query(), defaultDeadLimit
-	if text := query.Get("limit"); text != "" {
-		var err error
-		limit, err = strconv.Atoi(text)
-		if err != nil || limit < 1 || limit > webhook.ListDeadMax {
-			return 0, nil, fmt.Errorf("%w: limit must be a number from 1 to %d",
-				errInvalidRequest, webhook.ListDeadMax)
-		}
+	limit, err := pageLimit(r, defaultDeadLimit, webhook.ListDeadMax)
+	if err != nil {
+		return 0, nil, err
 	}
-	dead, err := h.dead.ListDead(r.Context(), query.Get("after"), limit)
+	dead, err := h.dead.ListDead(r.Context(), r.URL.Query().Get("after"), limit)
 	if err != nil {
 		return 0, nil, err
 	}

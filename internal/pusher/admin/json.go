@@ -22,7 +22,9 @@ const (
 	CodeMethodNotAllowed = "method_not_allowed" // 405
 	CodeExists           = "exists"             // 409: another app has that id or key
 	CodeConflict         = "conflict"           // 409: changed by others at the same time
-	CodeStatic           = "static"             // 409: an app of the configuration file
+	CodeStatic           = "static"             // 409: an app of the configuration file, or there is no other kind
+	CodeRefused          = "refused"            // 409: the database cannot hold it, or does not let it be changed
+	CodeUnreadable       = "unreadable"         // 409: the app's row in the database cannot be understood
 	CodeStays            = "stays"              // 409: the member cannot be taken out as things are
 	CodeBusy             = "busy"               // 409: another member is being taken out
 	CodeStarting         = "starting"           // 503: the node starts, which the text explains
@@ -55,8 +57,12 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 		return problem{http.StatusNotFound, CodeNotFound, err.Error()}
 	case errors.Is(err, apps.ErrExists):
 		return problem{http.StatusConflict, CodeExists, err.Error()}
-	case errors.Is(err, apps.ErrStatic):
+	case errors.Is(err, apps.ErrStatic), errors.Is(err, apps.ErrFixed):
 		return problem{http.StatusConflict, CodeStatic, err.Error()}
+	case errors.Is(err, apps.ErrRefused):
+		return problem{http.StatusConflict, CodeRefused, err.Error()}
+	case errors.Is(err, apps.ErrUnreadable):
+		return problem{http.StatusConflict, CodeUnreadable, err.Error()}
 	case errors.Is(err, errNoCluster):
 		return problem{http.StatusConflict, CodeNoCluster, err.Error()}
 	case errors.Is(err, ErrNoMember):
@@ -72,6 +78,8 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 	}
 	h.log.Error("admin request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	switch {
+	case errors.Is(err, apps.ErrUnavailable):
+		return problem{http.StatusServiceUnavailable, CodeUnavailable, apps.ErrUnavailable.Error()}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, fabric.ErrClosed):
 		return problem{http.StatusServiceUnavailable, CodeUnavailable, "the store does not answer"}
 	case errors.Is(err, fabric.ErrFull):

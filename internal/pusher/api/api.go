@@ -6,6 +6,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -22,10 +23,11 @@ import (
 	"github.com/parleyio/parley/internal/transport"
 )
 
-// Apps is what the API asks of the registry.
+// Apps is what the API asks of the registry. The errors wrap apps.ErrNotFound where there is no
+// such app; any other says that nobody can tell at the moment.
 type Apps interface {
-	ByID(id string) (*apps.App, bool)
-	ByKey(key string) (*apps.App, bool)
+	FindByID(ctx context.Context, id string) (*apps.App, error)
+	FindByKey(ctx context.Context, key string) (*apps.App, error)
 }
 
 // Options configure a Server.
@@ -103,8 +105,6 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	if !s.admitConnect(w, r) {
 		return
 	}
-	key := r.PathValue("key")
-	app, known := s.apps.ByKey(key)
 	var handler transport.Handler
 	switch refusal, fine := pusher.CheckVersion(r.URL.Query().Get("protocol")); {
 	case s.options.Draining():
@@ -114,12 +114,26 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 			Reason: "The server takes no new clients at the moment, connect again later", Metric: "draining"})
 	case s.options.StrictProtocol && !fine:
 		handler = s.hub.Refuse("", refusal)
-	case !known:
-		handler = s.hub.RefuseUnknown(key)
 	default:
-		handler = s.hub.Connection(app, r.Header.Get("Origin"))
+		handler = s.connection(r)
 	}
 	s.upgrade(w, r, handler)
+}
+
+// connection returns the handler for a client of the app whose key the request has.
+func (s *Server) connection(r *http.Request) transport.Handler {
+	key := r.PathValue("key")
+	app, err := s.apps.FindByKey(r.Context(), key)
+	switch {
+	case errors.Is(err, apps.ErrNotFound):
+		return s.hub.RefuseUnknown(key)
+	case err != nil:
+		// Not as unknown: clients would never come back.
+		s.options.Logger.Debug("app not looked up", "error", err)
+		return s.hub.Refuse("", pusher.Refusal{Code: protocol.CodeOverCapacity,
+			Reason: "The app cannot be looked up at the moment, connect again later", Metric: "app_unavailable"})
+	}
+	return s.hub.Connection(app, r.Header.Get("Origin"))
 }
 
 func (s *Server) connectElsewhere(w http.ResponseWriter, r *http.Request) {
@@ -173,11 +187,7 @@ type appHandler func(r *request) (answer any, err error)
 // signed wraps a handler with what all REST requests share: limits, the app, the signature.
 func (s *Server) signed(h appHandler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		app, known := s.apps.ByID(r.PathValue("app"))
-		if !known {
-			app = nil
-		}
-		status, answer := s.answer(w, r, app, h)
+		app, status, answer := s.answer(w, r, h)
 		w.Header().Set("Content-Type", contentType(status))
 		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 		w.WriteHeader(status)
@@ -193,11 +203,18 @@ func contentType(status int) string {
 	return "text/plain; charset=utf-8"
 }
 
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (status int, body []byte) {
-	result, err := s.handle(w, r, app, h)
+// answer handles a request. The app is nil if the request did not get as far as that.
+func (s *Server) answer(
+	w http.ResponseWriter, r *http.Request, h appHandler,
+) (app *apps.App, status int, body []byte) {
+	app, err := s.admit(w, r)
+	var result any
+	if err == nil {
+		result, err = s.handle(w, r, app, h)
+	}
 	if err == nil {
 		if body, err = encode(result); err == nil {
-			return http.StatusOK, body
+			return app, http.StatusOK, body
 		}
 	}
 	var known *requestError
@@ -206,17 +223,29 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, app *apps.App, h
 		known = &requestError{internalError, "Internal error"}
 	}
 	s.options.Metrics.rejected.WithLabelValues(known.name).Inc()
-	return known.status, []byte(known.text + "\n")
+	return app, known.status, []byte(known.text + "\n")
 }
 
-func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (any, error) {
+// admit holds a request against the limit of its address and finds its app, in this order: a
+// look-up may cost a query.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*apps.App, error) {
 	limited := s.options.Metrics.limit("api", s.options.APILimit, s.options.Clients.Of(r))
 	if err := tellLimit(w.Header(), s.options.APILimit.Limit(), limited); err != nil {
 		return nil, err
 	}
-	if app == nil {
+	app, err := s.apps.FindByID(r.Context(), r.PathValue("app"))
+	switch {
+	case errors.Is(err, apps.ErrNotFound):
 		return nil, fail(unknownApp, "Unknown app")
+	case err != nil:
+		s.options.Logger.Debug("app not looked up", "error", err)
+		w.Header().Set("Retry-After", "1")
+		return nil, fail(appUnavailable, "The app cannot be looked up at the moment")
 	}
+	return app, nil
+}
+
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, app *apps.App, h appHandler) (any, error) {
 	// The signature covers the body's MD5, so it is checked before a byte of the body is kept.
 	query, err := verify(r, app, time.Now())
 	if err != nil {

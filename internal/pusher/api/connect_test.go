@@ -52,6 +52,7 @@ func TestConnectRefusals(t *testing.T) {
 	f.dial("/app/nokey").wantRefusal(4001, "nokey")
 	f.dial("/app/a%2Fb%FF").wantRefusal(4001, "a/b?")
 	f.dial("/app/"+strings.Repeat("k", 5000)).wantRefusal(4001, "does not exist")
+	f.dial("/app/"+awayKey).wantRefusal(4100, "connect again later")
 	f.dial("/app/offkey").wantRefusal(4003, "disabled")
 	f.dial("/app/"+vectorKey+"/other").wantRefusal(4005, "Path not found")
 	f.dial("/app/"+vectorKey+"/").wantRefusal(4005, "Path not found")
@@ -66,6 +67,7 @@ func TestConnectRefusals(t *testing.T) {
 		f.dial("/app/" + vectorKey + query).next("pusher:connection_established")
 	}
 	f.wantMetrics("parley_connection_errors_total", `
+parley_connection_errors_total{app_id="",error_type="app_unavailable",port="6001"} 1
 parley_connection_errors_total{app_id="",error_type="path_not_found",port="6001"} 2
 parley_connection_errors_total{app_id="",error_type="unknown_app",port="6001"} 3
 parley_connection_errors_total{app_id="local",error_type="origin_not_allowed",port="6001"} 2

@@ -56,19 +56,25 @@ var defaults = apps.Limits{
 
 type registry []*apps.App
 
-func (r registry) ByID(id string) (*apps.App, bool) {
-	return r.find(func(app *apps.App) bool { return app.ID == id })
+// awayID and awayKey are of an app that cannot be looked up.
+const awayID, awayKey = "away", "away-key"
+
+func (r registry) FindByID(_ context.Context, id string) (*apps.App, error) {
+	return r.find(id == awayID, func(app *apps.App) bool { return app.ID == id })
 }
 
-func (r registry) ByKey(key string) (*apps.App, bool) {
-	return r.find(func(app *apps.App) bool { return app.Key == key })
+func (r registry) FindByKey(_ context.Context, key string) (*apps.App, error) {
+	return r.find(key == awayKey, func(app *apps.App) bool { return app.Key == key })
 }
 
-func (r registry) find(matches func(*apps.App) bool) (*apps.App, bool) {
-	if i := slices.IndexFunc(r, matches); i >= 0 {
-		return r[i], true
+func (r registry) find(away bool, matches func(*apps.App) bool) (*apps.App, error) {
+	if away {
+		return nil, apps.ErrUnavailable
 	}
-	return nil, false
+	if i := slices.IndexFunc(r, matches); i >= 0 {
+		return r[i], nil
+	}
+	return nil, apps.ErrNotFound
 }
 
 type noWebhooks struct{}

@@ -190,12 +190,19 @@ func TestMetrics(t *testing.T) {
 	f.post("/events", `{"name":"e","data":"d","channel":"c"}`)
 	f.post("/events", `{`)
 	f.do("GET", "/apps/nobody/channels", "")
+	away := f.do("GET", "/apps/"+awayID+"/channels", "")
+	away.refused(t, 503, "cannot be looked up")
+	if got := away.header.Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After is %q", got)
+	}
 	f.wantMetrics("parley_http_", `
 parley_http_answers_total{port="6001",status="200"} 1
 parley_http_answers_total{port="6001",status="400"} 1
 parley_http_answers_total{port="6001",status="404"} 1
+parley_http_answers_total{port="6001",status="503"} 1
 parley_http_calls_received_total{app_id="3",port="6001"} 2
 parley_http_received_bytes{app_id="3",port="6001"} 38
+parley_http_rejected_total{port="6001",reason="app_unavailable"} 1
 parley_http_rejected_total{port="6001",reason="invalid_json"} 1
 parley_http_rejected_total{port="6001",reason="unknown_app"} 1
 parley_http_transmitted_bytes{app_id="3",port="6001"} 29

@@ -35,6 +35,7 @@ var (
 	largeData        = refusal{http.StatusRequestEntityTooLarge, "data_too_large"}
 	rateLimited      = refusal{http.StatusTooManyRequests, "rate_limited"}
 	overloaded       = refusal{http.StatusServiceUnavailable, "subscribers_too_slow"}
+	appUnavailable   = refusal{http.StatusServiceUnavailable, "app_unavailable"}
 	internalError    = refusal{http.StatusInternalServerError, "internal_error"}
 )
 

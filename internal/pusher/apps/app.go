@@ -1,11 +1,18 @@
 // Package apps is the registry of Pusher applications: who may connect and publish, with
 // which secret and within which limits.
 //
+// A Registry answers from memory. Behind it is a Store: documents of the fabric, all of them in
+// memory; or a Table of a database, whose apps come into memory when they are first asked for.
+//
 // It may import fabric for its storage and config for the apps of the file. It must never
-// import the hub, the HTTP API or the transport: they ask it, it asks nobody.
+// import the hub, the HTTP API, the transport or a database's driver: they ask it, it asks
+// nobody.
 package apps
 
-import "regexp"
+import (
+	"math"
+	"regexp"
+)
 
 // App is one application. A value handed out by the registry is shared and must not be
 // changed; the registry replaces it as a whole. The JSON form is the one of the
@@ -45,6 +52,9 @@ type Limits struct {
 	MaxEventPayload           int64 `json:"max_event_payload,omitempty"` // bytes
 	MaxEventBatch             int   `json:"max_event_batch_size,omitempty"`
 }
+
+// Unlimited is a limit that nobody reaches, for where zero means a default.
+const Unlimited = math.MaxInt32
 
 // Webhook is one address that an app's events are posted to.
 type Webhook struct {

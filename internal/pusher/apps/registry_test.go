@@ -25,10 +25,15 @@ func collection(t *testing.T, provider fabric.Provider) fabric.Documents {
 	return documents
 }
 
+// over returns a registry over the documents.
+func over(documents fabric.Documents, log *slog.Logger, static ...*App) *Registry {
+	return New(static, NewDocuments(documents, log), log)
+}
+
 // started returns a registry that follows the documents until the test ends.
 func started(t *testing.T, documents fabric.Documents, static ...*App) *Registry {
 	t.Helper()
-	r := New(static, documents, slog.New(slog.DiscardHandler))
+	r := over(documents, slog.New(slog.DiscardHandler), static...)
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(func() { stop(); r.Wait() })
 	if err := r.Start(ctx); err != nil {
@@ -69,11 +74,11 @@ func TestRegistryReads(t *testing.T) {
 	if app, ok := r.ByID("fixed"); !ok || app != &fixed || !app.Static {
 		t.Errorf("the static app is not the one of its id: %+v", app)
 	}
-	if app, ok := r.ByKey("key-a"); !ok || app.ID != "a" || app.Static {
+	if app, ok := r.view.getByKey("key-a"); !ok || app.ID != "a" || app.Static {
 		t.Errorf("ByKey found %+v", app)
 	}
 	for _, key := range []string{"key-fixed", "key-broken", ""} { // of hidden and unreadable ones
-		if app, ok := r.ByKey(key); ok {
+		if app, ok := r.view.getByKey(key); ok {
 			t.Errorf("ByKey(%q) found %+v", key, app)
 		}
 	}
@@ -87,13 +92,13 @@ func TestRegistrySameKeyBelongsToSmallerID(t *testing.T) {
 		}
 	}
 	r := started(t, documents)
-	if app, _ := r.ByKey("same"); app == nil || app.ID != "1" {
+	if app, _ := r.view.getByKey("same"); app == nil || app.ID != "1" {
 		t.Errorf("the key belongs to %+v", app)
 	}
 	if err := r.Delete(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	if app, _ := r.ByKey("same"); app == nil || app.ID != "2" {
+	if app, _ := r.view.getByKey("same"); app == nil || app.ID != "2" {
 		t.Errorf("the key belongs to %+v", app)
 	}
 }
@@ -124,7 +129,7 @@ func TestRegistrySeesOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, ok := reader.ByKey("key-1"); !ok {
+		if _, ok := reader.view.getByKey("key-1"); !ok {
 			t.Error("the app is not seen")
 		}
 		if _, err := writer.Update(t.Context(), "1", func(app *App) error {
@@ -134,10 +139,10 @@ func TestRegistrySeesOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, ok := reader.ByKey("changed"); !ok {
+		if _, ok := reader.view.getByKey("changed"); !ok {
 			t.Error("the new key is not seen")
 		}
-		if _, ok := reader.ByKey("key-1"); ok {
+		if _, ok := reader.view.getByKey("key-1"); ok {
 			t.Error("the old key is still seen")
 		}
 		if err := writer.Delete(t.Context(), "1"); err != nil {
@@ -156,7 +161,7 @@ func TestRegistryOnChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	static := valid("static")
-	r := New([]*App{&static}, documents, slog.New(slog.DiscardHandler))
+	r := over(documents, slog.New(slog.DiscardHandler), &static)
 	var log []string
 	name := func(app *App) string {
 		if app == nil {
@@ -192,7 +197,7 @@ func TestRegistryStartFails(t *testing.T) {
 	documents := collection(t, provider)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	r := New(nil, documents, slog.New(slog.DiscardHandler))
+	r := over(documents, slog.New(slog.DiscardHandler))
 	if err := r.Start(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v, want that of the context", err)
 	}
@@ -203,14 +208,14 @@ func TestRegistryStartFails(t *testing.T) {
 	if err := provider.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := New(nil, documents, slog.New(slog.DiscardHandler)).Start(t.Context()); !errors.Is(err, fabric.ErrClosed) {
+	if err := over(documents, slog.New(slog.DiscardHandler)).Start(t.Context()); !errors.Is(err, fabric.ErrClosed) {
 		t.Errorf("error is %v, want ErrClosed", err)
 	}
 }
 
 func TestRegistryEndsWhenDriverIsClosed(t *testing.T) {
 	provider := memory.New()
-	r := New(nil, collection(t, provider), slog.New(slog.DiscardHandler))
+	r := over(collection(t, provider), slog.New(slog.DiscardHandler))
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +266,7 @@ func TestRegistryWatchesAgain(t *testing.T) {
 		documents := collection(t, memory.New())
 		weak := &brittle{Documents: documents}
 		var text bytes.Buffer
-		r := New(nil, weak, slog.New(slog.NewTextHandler(&text, nil)))
+		r := over(weak, slog.New(slog.NewTextHandler(&text, nil)))
 		ctx, stop := context.WithCancel(context.Background())
 		if err := r.Start(ctx); err != nil {
 			t.Fatal(err)

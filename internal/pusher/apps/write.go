@@ -4,13 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
-	"time"
-
-	"github.com/parleyio/parley/internal/fabric"
 )
 
 // DefaultID is the id of the app that EnsureDefault creates. It is fixed so that nodes that
@@ -23,18 +19,11 @@ const (
 
 	// randomTries is how many ids are tried before Create gives up.
 	randomTries = 10
-	// writeTries is how often a write meets a conflict before it gives up.
-	writeTries = 10
-	// writePause is the pause after the first conflict; it grows by as much each time.
-	writePause = 10 * time.Millisecond
-	// visibleTimeout is the longest wait for the own watch to show what was written.
-	visibleTimeout = 5 * time.Second
 )
 
-var errNotLoaded = errors.New("apps are not loaded yet")
-
 // Create stores a new app and returns it. An empty id, key or secret is filled with a random
-// one. The error wraps ErrInvalid, or ErrExists if another app has the id or key.
+// one. The error wraps ErrInvalid, or ErrExists if another app has the id or key, or what the
+// store says: ErrFixed, ErrRefused, ErrUnavailable.
 //
 // Like every writing method it needs Start to have returned, and returns when the reading
 // methods of this registry show the app (while it loads the apps again after an error of the
@@ -73,44 +62,44 @@ func (r *Registry) insert(ctx context.Context, app App) (*App, error) {
 	if err := app.Validate(); err != nil {
 		return nil, err
 	}
-	if _, ok := r.ByID(app.ID); ok {
+	if r.view.hides(app.ID) {
 		return nil, fmt.Errorf("id %q: %w", app.ID, ErrExists)
 	}
 	if err := r.keyIsFree(&app); err != nil {
 		return nil, err
 	}
-	stored, err := r.put(ctx, app, 0)
-	if errors.Is(err, fabric.ErrConflict) {
-		return nil, fmt.Errorf("id %q: %w", app.ID, ErrExists)
+	return r.store.create(ctx, app)
+}
+
+// keyIsFree returns an error that wraps ErrExists if a static app has the app's key. Stored
+// ones are for the store to compare.
+func (r *Registry) keyIsFree(app *App) error {
+	if r.view.static.byKey[app.Key] != nil {
+		return fmt.Errorf("key %q: %w", app.Key, ErrExists)
 	}
-	return stored, err
+	return nil
 }
 
 // Update changes a stored app: change gets a copy, alters it, and may be called again if
 // others changed the app meanwhile. The id cannot change. The error is that of change, or
-// wraps ErrNotFound, ErrStatic, ErrInvalid, ErrExists if another app has the new key, or
-// ErrConflict.
+// wraps ErrNotFound, ErrStatic, ErrInvalid, ErrExists if another app has the new key,
+// ErrConflict, or what the store says: ErrFixed, ErrRefused, ErrUnreadable, ErrUnavailable.
 func (r *Registry) Update(ctx context.Context, id string, change func(*App) error) (*App, error) {
 	var updated *App
-	err := r.write(ctx, id, func(document fabric.Document) error {
-		app, err := decode(document)
-		if err != nil {
-			return err
-		}
-		if err := change(app); err != nil {
-			return err
-		}
-		if app.ID != id {
-			return fmt.Errorf("%w: id cannot be changed", ErrInvalid)
-		}
-		app.Static = false
-		if err := app.Validate(); err != nil {
-			return err
-		}
-		if err := r.keyIsFree(app); err != nil {
-			return err
-		}
-		updated, err = r.put(ctx, *app, document.Revision)
+	err := r.write(ctx, id, func() (err error) {
+		updated, err = r.store.update(ctx, id, func(app *App) error {
+			if err := change(app); err != nil {
+				return err
+			}
+			if app.ID != id {
+				return fmt.Errorf("%w: id cannot be changed", ErrInvalid)
+			}
+			app.Static = false
+			if err := app.Validate(); err != nil {
+				return err
+			}
+			return r.keyIsFree(app)
+		})
 		return err
 	})
 	if err != nil {
@@ -131,15 +120,10 @@ func (r *Registry) Rotate(ctx context.Context, id string, alsoKey bool) (*App, e
 	})
 }
 
-// Delete removes a stored app. The error wraps ErrNotFound, ErrStatic or ErrConflict.
+// Delete removes a stored app. The error wraps ErrNotFound, ErrStatic, ErrConflict, or what the
+// store says: ErrFixed, ErrRefused, ErrUnavailable.
 func (r *Registry) Delete(ctx context.Context, id string) error {
-	err := r.write(ctx, id, func(document fabric.Document) error {
-		err := r.documents.Delete(ctx, id, document.Revision)
-		if err == nil && !r.wrote(id, record{revision: document.Revision}) {
-			r.awaitVisible(ctx, id, func(now record) bool { return now.revision != document.Revision })
-		}
-		return err
-	})
+	err := r.write(ctx, id, func() error { return r.store.remove(ctx, id) })
 	if err != nil {
 		return fmt.Errorf("delete app %.300q: %w", id, err)
 	}
@@ -148,7 +132,7 @@ func (r *Registry) Delete(ctx context.Context, id string) error {
 
 // EnsureDefault creates a first app with the id, random if empty, and random key and secret if there
 // is no app at all, neither static nor stored. It returns the app and true if it did, and
-// nil and false if there were apps.
+// nil and false if there were apps. It needs a store that has all apps in memory.
 func (r *Registry) EnsureDefault(ctx context.Context, id string) (*App, bool, error) {
 	if len(r.All()) > 0 {
 		return nil, false, nil
@@ -162,7 +146,6 @@ func (r *Registry) EnsureDefault(ctx context.Context, id string) (*App, bool, er
 		EnableWatchlistEvents:    true,
 	})
 	if errors.Is(err, ErrExists) { // another node was faster
-		r.awaitVisible(ctx, id, func(now record) bool { return now.revision != 0 })
 		return nil, false, nil
 	}
 	if err != nil {
@@ -171,38 +154,20 @@ func (r *Registry) EnsureDefault(ctx context.Context, id string) (*App, bool, er
 	return app, true, nil
 }
 
-// write calls step with the current document of a stored app, again for as long as that
-// ends with a conflict.
-func (r *Registry) write(ctx context.Context, id string, step func(fabric.Document) error) error {
+// write calls step when no other write of this registry runs, if the app can be one of the store.
+func (r *Registry) write(ctx context.Context, id string, step func() error) error {
 	release, err := r.beginWrite(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if app, ok := r.ByID(id); ok && app.Static {
+	if r.view.hides(id) {
 		return ErrStatic
 	}
-	if checkIdentifier(id) != nil { // the store would call it an invalid key
+	if checkIdentifier(id) != nil { // no app can have it
 		return ErrNotFound
 	}
-	for try := range writeTries {
-		document, err := r.documents.Get(ctx, id)
-		if err == nil {
-			err = step(document)
-		}
-		switch {
-		case errors.Is(err, fabric.ErrNotFound):
-			return ErrNotFound
-		case !errors.Is(err, fabric.ErrConflict):
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(try+1) * writePause):
-		}
-	}
-	return ErrConflict
+	return step()
 }
 
 // beginWrite waits until no other write of this registry runs, so that no two of them can
@@ -212,69 +177,8 @@ func (r *Registry) beginWrite(ctx context.Context) (release func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case r.writing <- struct{}{}:
+		return func() { <-r.writing }, nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.loaded {
-		<-r.writing
-		return nil, errNotLoaded
-	}
-	r.deletions = map[string]uint64{}
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.deletions = nil
-		<-r.writing
-	}, nil
-}
-
-// put stores app over the given revision, and returns when it is visible.
-func (r *Registry) put(ctx context.Context, app App, revision uint64) (*App, error) {
-	value, err := json.Marshal(app)
-	if err != nil {
-		return nil, fmt.Errorf("encode app %s: %w", app.ID, err)
-	}
-	if err := fabric.CheckValue(value); err != nil {
-		return nil, fmt.Errorf("%w: all fields together: %w", ErrInvalid, err)
-	}
-	revision, err = r.documents.Put(ctx, app.ID, value, revision)
-	if err != nil {
-		return nil, err
-	}
-	stored := r.read(fabric.Document{Key: app.ID, Value: value, Revision: revision})
-	if !r.wrote(app.ID, stored) {
-		r.awaitVisible(ctx, app.ID, func(now record) bool { return now.revision >= revision })
-	}
-	return stored.app, nil
-}
-
-// awaitVisible waits until seen is true for the record with that id, which is zero if there
-// is none. The write is done already, so that a wait that ends early is no failure of it.
-func (r *Registry) awaitVisible(ctx context.Context, id string, seen func(record) bool) {
-	ctx, cancel := context.WithTimeout(ctx, visibleTimeout)
-	defer cancel()
-	for {
-		r.mu.Lock()
-		now, changed := r.stored[id], r.changed
-		r.mu.Unlock()
-		if seen(now) {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			r.log.Warn("app is stored, but this node does not see it yet", "app_id", id)
-			return
-		}
-	}
-}
-
-// keyIsFree returns an error that wraps ErrExists if another app has the app's key.
-func (r *Registry) keyIsFree(app *App) error {
-	if other, ok := r.ByKey(app.Key); ok && other.ID != app.ID {
-		return fmt.Errorf("key %q: %w", app.Key, ErrExists)
-	}
-	return nil
 }
 
 // newID returns a number of seven digits, as Pusher's app ids are.

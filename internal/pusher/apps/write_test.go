@@ -31,7 +31,7 @@ func TestCreateFillsIn(t *testing.T) {
 			t.Errorf("%s is %q, want a match of %s", name, part.value, part.pattern)
 		}
 	}
-	if seen, ok := r.ByKey(app.Key); !ok || seen.Name != "chat" || seen.Secret != app.Secret {
+	if seen, ok := r.view.getByKey(app.Key); !ok || seen.Name != "chat" || seen.Secret != app.Secret {
 		t.Errorf("the registry shows %+v", seen)
 	}
 	other, err := r.Create(t.Context(), App{})
@@ -223,7 +223,7 @@ func TestRotate(t *testing.T) {
 	if again.Secret == app.Secret || again.Key == "key-1" || len(again.Key) != 2*keySize {
 		t.Errorf("with a new key as well the app is %+v", again)
 	}
-	if _, ok := r.ByKey("key-1"); ok {
+	if _, ok := r.view.getByKey("key-1"); ok {
 		t.Error("the old key is still known")
 	}
 }
@@ -281,8 +281,8 @@ func (d deaf) Watch(ctx context.Context, changed func(fabric.Change), ready func
 // nothing comes back or is reported again when the watch tells of it.
 func TestWritesShowAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		documents := deaf{collection(t, memory.New()), make(chan struct{})}
-		r := started(t, documents)
+		late := deaf{collection(t, memory.New()), make(chan struct{})}
+		r := started(t, late)
 		var reports []string
 		r.OnChange(func(old, new *App) {
 			switch {
@@ -311,7 +311,7 @@ func TestWritesShowAtOnce(t *testing.T) {
 		if _, err := r.Create(t.Context(), valid("again")); err != nil {
 			t.Fatal(err)
 		}
-		close(documents.hear)
+		close(late.hear)
 		synctest.Wait()
 		if got := ids(r.All()); got != "again stays" {
 			t.Errorf("then All has %q", got)
@@ -320,8 +320,8 @@ func TestWritesShowAtOnce(t *testing.T) {
 		if !slices.Equal(reports, want) {
 			t.Errorf("reported %q, want %q", reports, want)
 		}
-		if len(r.stored) != 2 {
-			t.Errorf("%d records are kept", len(r.stored))
+		if kept := len(r.store.(*documents).known); kept != 2 {
+			t.Errorf("%d records are kept", kept)
 		}
 	})
 }

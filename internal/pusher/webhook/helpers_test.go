@@ -18,6 +18,7 @@ import (
 type registry struct {
 	mu   sync.Mutex
 	apps map[string]*apps.App
+	away bool // nobody can tell
 }
 
 func newRegistry(t *testing.T, list ...apps.App) *registry {
@@ -52,6 +53,26 @@ func (r *registry) ByID(id string) (*apps.App, bool) {
 	defer r.mu.Unlock()
 	app, found := r.apps[id]
 	return app, found
+}
+
+func (r *registry) FindByID(_ context.Context, id string) (*apps.App, error) {
+	r.mu.Lock()
+	away := r.away
+	r.mu.Unlock()
+	if away {
+		return nil, apps.ErrUnavailable
+	}
+	if app, found := r.ByID(id); found {
+		return app, nil
+	}
+	return nil, apps.ErrNotFound
+}
+
+// setAway has FindByID answer, or not.
+func (r *registry) setAway(away bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.away = away
 }
 
 // counts is a Metrics that remembers.

@@ -507,6 +507,30 @@ func TestLedgerUnavailable(t *testing.T) {
 	})
 }
 
+// An outbox whose app nobody can tell of waits for it up to a limit; what is dropped then is
+// counted.
+func TestLedgerAppUnavailable(t *testing.T) {
+	onTeam(t, Options{EnqueueTimeout: 10 * second}, func(t *testing.T, tm *team) {
+		a := tm.join("n1")
+		tm.apps.setAway(true)
+		a.Emit("a", ChannelOccupied("waits"))
+		after(5 * second)
+		tm.expect("while the app is away")
+		tm.apps.setAway(false)
+		after(2 * second)
+		tm.expect("when it is back", "channel_occupied waits")
+		tm.apps.setAway(true)
+		a.Emit("a", ChannelOccupied("lost"))
+		after(12 * second)
+		tm.apps.setAway(false)
+		after(2 * second)
+		tm.expect("after too long")
+		if got := a.counts.droppedNow(); got[DropAppUnavailable] != 1 {
+			t.Errorf("dropped %v", got)
+		}
+	})
+}
+
 // An app that gets its first hook hears of what is there. Another hook that comes later does
 // not. When the last one goes, the ledger forgets with time, without a word.
 func TestLedgerFirstHook(t *testing.T) {
@@ -598,15 +622,16 @@ func TestOutboxParts(t *testing.T) {
 		{"a", NameChannelOccupied, "1", ""}, {"b", NameChannelOccupied, "2", ""}, {"a", NameMemberAdded, "3", "u"},
 		{"a", NameChannelVacated, "4", ""}, {"gone", NameChannelVacated, "5", ""},
 	}}
+	find := func(id string) *apps.App { app, _ := e.apps.ByID(id); return app }
 	sizes, ids := []int{}, map[string]bool{}
-	for _, p := range e.parts(box) {
+	for _, p := range e.parts(box, find) {
 		sizes = append(sizes, len(p.events))
 		ids[p.jobID(box)] = true
 	}
 	if !slices.Equal(sizes, []int{2, 1, 1}) || len(ids) != 3 {
 		t.Errorf("parts of %v events with ids %v", sizes, ids)
 	}
-	for _, p := range e.parts(box) {
+	for _, p := range e.parts(box, find) {
 		if !ids[p.jobID(box)] {
 			t.Errorf("another id at the second time: %s", p.jobID(box))
 		}

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/pusher/apps"
 )
 
 // outbox is the content of a node's own document in the ledger: the changes of its last
@@ -53,12 +55,12 @@ type part struct {
 }
 
 // parts divides an outbox into jobs, by the hooks that the apps have now.
-func (e *Emitter) parts(box outbox) []*part {
+func (e *Emitter) parts(box outbox, find func(id string) *apps.App) []*part {
 	var list []*part
 	open := make(map[destination]*part)
 	for _, r := range box.Changes {
-		app, found := e.apps.ByID(r.AppID)
-		if !found {
+		app := find(r.AppID)
+		if app == nil {
 			continue
 		}
 		event := r.event()
@@ -92,9 +94,40 @@ func (p *part) jobID(box outbox) string {
 	return box.ID + "." + hex.EncodeToString(sum[:8]) + "." + strconv.Itoa(p.number)
 }
 
+// finder returns what finds the apps of an outbox, nil for one that is gone. All its calls
+// together wait EnqueueTimeout for apps of which nobody can tell; then it counts as lost what is
+// about them.
+func (l *ledger) finder(parent context.Context) (find func(id string) *apps.App, end func()) {
+	ctx, cancel := context.WithTimeout(parent, l.options.EnqueueTimeout)
+	return func(id string) *apps.App {
+		for wait := retryMin; ; wait = min(2*wait, retryMax) {
+			app, err := l.apps.FindByID(ctx, id)
+			if err == nil || errors.Is(err, apps.ErrNotFound) {
+				return app
+			}
+			select {
+			case <-time.After(wait):
+				continue
+			case <-ctx.Done():
+			}
+			if parent.Err() == nil {
+				l.metrics.Dropped(DropAppUnavailable, 1)
+				l.log.Error("webhook events dropped", "app_id", id, "reason", DropAppUnavailable, "events", 1, "error", err)
+			}
+			return nil
+		}
+	}, cancel
+}
+
 // send puts an outbox into the queue. It returns false if ctx ended before all of it was.
 func (l *ledger) send(ctx context.Context, box outbox) bool {
-	for _, p := range l.parts(box) {
+	find, end := l.finder(ctx)
+	defer end()
+	parts := l.parts(box, find)
+	if ctx.Err() != nil {
+		return false // what is in the outbox is not lost
+	}
+	for _, p := range parts {
 		job := fabric.Job{ID: p.jobID(box), Payload: encodeJSON(payload{
 			AppID: p.to.appID, URL: p.to.url, TimeMS: box.TimeMS, Events: p.events,
 		})}

@@ -57,11 +57,12 @@ func (e *Emitter) deliver(ctx context.Context, job fabric.Job) error {
 	if err != nil {
 		return e.giveUp(err, "", 1)
 	}
-	app, headers, err := e.target(batch)
-	if err != nil && job.Attempt < goneAttempts {
+	app, headers, err := e.target(ctx, batch)
+	gone := errors.Is(err, errAppGone) || errors.Is(err, errHookGone)
+	if err != nil && (!gone || job.Attempt < goneAttempts) {
 		return err
 	}
-	if err != nil {
+	if gone {
 		return e.giveUp(err, batch.AppID, len(batch.Events))
 	}
 	to := destination{appID: batch.AppID, url: batch.URL}
@@ -80,10 +81,13 @@ func (e *Emitter) deliver(ctx context.Context, job fabric.Job) error {
 }
 
 // target returns the batch's app as it is now and the custom headers of its hook.
-func (e *Emitter) target(batch payload) (*apps.App, http.Header, error) {
-	app, found := e.apps.ByID(batch.AppID)
-	if !found {
+func (e *Emitter) target(ctx context.Context, batch payload) (*apps.App, http.Header, error) {
+	app, err := e.apps.FindByID(ctx, batch.AppID)
+	if errors.Is(err, apps.ErrNotFound) {
 		return nil, nil, errAppGone
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("find app %s: %w", batch.AppID, err)
 	}
 	headers, found := headersFor(app, batch.URL)
 	if !found {

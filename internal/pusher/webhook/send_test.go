@@ -12,6 +12,7 @@ import (
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/memory"
+	"github.com/parleyio/parley/internal/pusher/apps"
 	"github.com/parleyio/parley/internal/pusher/protocol"
 )
 
@@ -190,6 +191,16 @@ func TestMissingAppIsGivenTime(t *testing.T) {
 		if err == nil || errors.Is(err, fabric.ErrGiveUp) != want {
 			t.Errorf("attempt %d returned %v, want it to give up: %v", attempt, err, want)
 		}
+	}
+}
+
+// While nobody can tell whether there is such an app, its webhooks are tried again.
+func TestUnavailableAppIsNotGivenUp(t *testing.T) {
+	n := newNode(t, memory.New(), quick())
+	n.apps.setAway(true)
+	job := fabric.Job{Attempt: 100, Payload: []byte(`{"app_id":"a","url":"http://x.test","events":[{}]}`)}
+	if err := n.deliver(t.Context(), job); !errors.Is(err, apps.ErrUnavailable) || errors.Is(err, fabric.ErrGiveUp) {
+		t.Errorf("returned %v", err)
 	}
 }
 

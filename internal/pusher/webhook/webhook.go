@@ -69,6 +69,8 @@ const (
 	DropQueueFull   = "queue_full"   // the queue stayed full for EnqueueTimeout
 	DropQueueFailed = "queue_failed" // the queue took nothing for EnqueueTimeout, or was closed
 	DropShutdown    = "shutdown"     // emitted after Run, or not flushed before its end
+	// DropAppUnavailable: nobody could tell for EnqueueTimeout which hooks the app has.
+	DropAppUnavailable = "app_unavailable"
 	// DropLedgerFailed: the ledger took no changes for EnqueueTimeout. They are not lost for
 	// good: the next comparison finds them.
 	DropLedgerFailed = "ledger_failed"
@@ -84,10 +86,13 @@ const (
 	LedgerRecovered = "recovered" // found in an outbox and sent, possibly once more
 )
 
-// Apps finds applications. ByID must answer from memory and not call the Emitter: Emit
-// calls it. The filters of the apps it returns must be compiled.
+// Apps finds applications. The filters of those that it returns must be compiled.
 type Apps interface {
+	// ByID must answer from memory and not call the Emitter: Emit calls it.
 	ByID(id string) (*apps.App, bool)
+	// FindByID may wait. The error wraps apps.ErrNotFound where there is no such app; any other
+	// says that nobody can tell at the moment.
+	FindByID(ctx context.Context, id string) (*apps.App, error)
 }
 
 // Metrics counts what becomes of events. Its methods must not block and not call the

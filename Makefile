@@ -44,8 +44,8 @@ lint:
 	go tool staticcheck ./...
 	go mod tidy -diff
 
-# Rooms whose tests form clusters inside the test's process.
-CLUSTERED := internal/engine internal/fabric/nats
+# Rooms whose tests form clusters inside the test's process, or start servers.
+CLUSTERED := internal/engine internal/fabric/nats internal/fabric/rabbitmq
 
 ## unit: the Go tests that need no cluster, with the race detector
 unit:

@@ -44,8 +44,8 @@ lint:
 	go tool staticcheck ./...
 	go mod tidy -diff
 
-# Rooms whose tests form clusters inside the test's process, or start servers.
-CLUSTERED := internal/engine internal/fabric/nats internal/fabric/rabbitmq
+# Rooms whose tests form clusters, inside the test's process or of real servers.
+CLUSTERED := internal/engine internal/fabric/nats internal/fabric/redis internal/fabric/rabbitmq
 
 ## unit: the Go tests that need no cluster, with the race detector
 unit:
@@ -54,7 +54,7 @@ unit:
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: test-deps
 	go test -race -p 1 $(addprefix ./,$(CLUSTERED))
-	go test -count=1 -p 2 ./test/cluster ./test/growth
+	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth
 
 ## e2e: the real clients against the real binary
 e2e: build

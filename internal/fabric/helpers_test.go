@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -132,6 +133,34 @@ func TestFlights(t *testing.T) {
 		}
 		if _, err := flights.Do(t.Context(), "k", load); err != nil || loads != 3 {
 			t.Errorf("afterwards: %v after %d loads, want 3", err, loads)
+		}
+	})
+}
+
+func TestInterruption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var i fabric.Interruption
+		if _, was := i.Over(); was {
+			t.Error("it is over before it began")
+		}
+		for round := range 2 {
+			var told []time.Duration
+			for begin := time.Now(); time.Since(begin) < 40*time.Minute; time.Sleep(6 * time.Second) {
+				if lasts, tell := i.Failed(); tell {
+					told = append(told, lasts)
+				}
+			}
+			want := []time.Duration{0, 12 * time.Second, 36 * time.Second, 78 * time.Second, 162 * time.Second,
+				324 * time.Second, 648 * time.Second, 1248 * time.Second, 1848 * time.Second}
+			if !slices.Equal(told, want) {
+				t.Errorf("round %d: told after %v, want %v", round, told, want)
+			}
+			if lasted, was := i.Over(); !was || lasted < 40*time.Minute {
+				t.Errorf("it lasted %v, %v", lasted, was)
+			}
+			if _, was := i.Over(); was {
+				t.Error("it is over twice")
+			}
 		}
 	})
 }

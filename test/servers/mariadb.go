@@ -61,8 +61,8 @@ func StartMariaDB(t testing.TB) *MariaDB {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(s.dir) })
 	data := filepath.Join(s.dir, "data")
-	certFile, keyFile := writeCertificate(t, s.dir)
-	s.CAFile = certFile
+	certificates := certificatesIn(t, s.dir)
+	s.CAFile = certificates.CA
 	options := []string{"--no-defaults", "--datadir=" + data}
 	if os.Getuid() == 0 {
 		options = append(options, "--user=root")
@@ -80,7 +80,7 @@ func StartMariaDB(t testing.TB) *MariaDB {
 	s.args = append([]string{program}, append(options,
 		"--port="+strconv.Itoa(s.Port), "--bind-address=127.0.0.1", "--socket="+filepath.Join(s.dir, "socket"),
 		"--pid-file="+filepath.Join(s.dir, "pid"), "--init-file="+start, "--skip-name-resolve",
-		"--ssl-ca="+certFile, "--ssl-cert="+certFile, "--ssl-key="+keyFile,
+		"--ssl-ca="+certificates.CA, "--ssl-cert="+certificates.Cert, "--ssl-key="+certificates.Key,
 		"--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2")...)
 	s.Start()
 	return s

@@ -82,13 +82,13 @@ func StartPostgres(t testing.TB) *Postgres {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(s.dir) })
-	certFile, keyFile := writeCertificate(t, s.dir)
-	s.CAFile = certFile
+	certificates := certificatesIn(t, s.dir)
+	s.CAFile = certificates.CA
 	password := filepath.Join(s.dir, "password")
 	if err := os.WriteFile(password, []byte(s.Password), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.own(s.dir, certFile, keyFile, password)
+	s.own(s.dir, certificates.CA, certificates.Cert, certificates.Key, password)
 	data := filepath.Join(s.dir, "data")
 	args := asPostgres(postgresProgram("initdb"), "--pgdata="+data, "--username="+s.User, "--pwfile="+password,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
@@ -99,7 +99,7 @@ func StartPostgres(t testing.TB) *Postgres {
 	}
 	s.args = asPostgres(postgresProgram("postgres"), "-D", data, "-p", strconv.Itoa(s.Port), "-k", s.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=50",
-		"-c", "ssl=on", "-c", "ssl_cert_file="+certFile, "-c", "ssl_key_file="+keyFile)
+		"-c", "ssl=on", "-c", "ssl_cert_file="+certificates.Cert, "-c", "ssl_key_file="+certificates.Key)
 	s.Start()
 	return s
 }

@@ -3,42 +3,12 @@ package nats
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
-
-func TestInterruption(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var i interruption
-		if _, was := i.over(); was {
-			t.Error("it is over before it began")
-		}
-		for round := range 2 {
-			var told []time.Duration
-			for begin := time.Now(); time.Since(begin) < 40*time.Minute; time.Sleep(6 * time.Second) {
-				if lasts, tell := i.failed(); tell {
-					told = append(told, lasts)
-				}
-			}
-			want := []time.Duration{0, 12 * time.Second, 36 * time.Second, 78 * time.Second, 162 * time.Second,
-				324 * time.Second, 648 * time.Second, 1248 * time.Second, 1848 * time.Second}
-			if !slices.Equal(told, want) {
-				t.Errorf("round %d: told after %v, want %v", round, told, want)
-			}
-			if lasted, was := i.over(); !was || lasted < 40*time.Minute {
-				t.Errorf("it lasted %v, %v", lasted, was)
-			}
-			if _, was := i.over(); was {
-				t.Error("it is over twice")
-			}
-		}
-	})
-}
 
 // A worker whose store is away says so once, not with every try, and once more when it works.
 func TestWorkerTellsInterruption(t *testing.T) {

@@ -16,6 +16,10 @@ import (
 // not end with the worker's context: what was done must be told.
 const settleTimeout = 5 * time.Second
 
+// wellAfter is how long a worker waits undisturbed for a job when an interruption counts as
+// over. It notices a dead server within silence.
+const wellAfter = 2 * silence
+
 // Work implements fabric.Queue. It asks for one job when it has a handler free for it, so
 // that no job waits here while another worker is idle.
 func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
@@ -30,7 +34,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		if bound.Err() != nil || q.provider.conn.IsClosed() {
 			break
 		}
-		if lasts, tell := w.interruption.failed(); tell {
+		if lasts, tell := w.interruption.Failed(); tell {
 			q.warn("worker interrupted, trying on", slog.Any("error", err), slog.Duration("lasts", lasts.Round(time.Second)))
 		}
 		if !errors.Is(err, jetstream.ErrNoHeartbeat) {
@@ -56,12 +60,12 @@ type worker struct {
 	slots   chan struct{} // holds one token for each running handler
 	running sync.WaitGroup
 
-	interruption interruption
+	interruption fabric.Interruption
 }
 
 // works says in the log that an interruption is over.
 func (w *worker) works() {
-	if lasted, was := w.interruption.over(); was {
+	if lasted, was := w.interruption.Over(); was {
 		w.queue.provider.logger.Info("worker works again", slog.Duration("after", lasted.Round(time.Second)),
 			slog.String("queue", w.queue.config.Name))
 	}

@@ -1,4 +1,4 @@
-package nats
+package fabric
 
 import (
 	"sync"
@@ -10,22 +10,20 @@ const (
 	// about an interruption that lasts; it doubles from one to the next.
 	tellFirst = 10 * time.Second
 	tellMax   = 10 * time.Minute
-	// wellAfter is how long a worker waits undisturbed for a job when an interruption counts
-	// as over. It notices a dead server within silence.
-	wellAfter = 2 * silence
 )
 
-// interruption keeps a worker from telling of every try while the store is away.
-type interruption struct {
+// Interruption keeps one who tries on and on from telling of every try while the store is away,
+// for drivers. The zero value is ready.
+type Interruption struct {
 	mu    sync.Mutex
 	since time.Time // zero when there is none
 	next  time.Time // when it is told again
 	wait  time.Duration
 }
 
-// failed takes note of a failed try and tells whether the log is to say so, and for how long
+// Failed takes note of a failed try and tells whether the log is to say so, and for how long
 // it has failed.
-func (i *interruption) failed() (lasts time.Duration, tell bool) {
+func (i *Interruption) Failed() (lasts time.Duration, tell bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := time.Now()
@@ -41,8 +39,8 @@ func (i *interruption) failed() (lasts time.Duration, tell bool) {
 	return now.Sub(i.since), true
 }
 
-// over ends the interruption. It tells how long that was, and whether there was one.
-func (i *interruption) over() (lasted time.Duration, was bool) {
+// Over ends the interruption. It tells how long that was, and whether there was one.
+func (i *Interruption) Over() (lasted time.Duration, was bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.since.IsZero() {

@@ -1,0 +1,4 @@
+-- Removes a value.
+redis.call('DEL', value)
+forget(key)
+return 1

@@ -151,7 +151,9 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 		row("asked", fmt.Sprintf("%s, view %d", nodeName(view, view.Self), view.Epoch))
 		row("nodes", describeNodes(view))
 	}
-	if view.Starting == "" {
+	if view.Bus != nil {
+		row("shares", describeBus(*view.Bus))
+	} else if view.Starting == "" {
 		row("replicas", describeReplicas(view))
 		row("survives", describeSurvival(view.Replicas))
 		row("engine", describeEngine(view))
@@ -166,6 +168,15 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 		return err
 	}
 	return printMembers(out, view)
+}
+
+// describeBus says what the nodes share, and what is wrong with it.
+func describeBus(bus admin.BusView) string {
+	text := fmt.Sprintf("%s (%s)", bus.Driver, strings.Join(bus.Carries, ", "))
+	if bus.Error != "" {
+		text += ", which cannot be reached: " + bus.Error
+	}
+	return text
 }
 
 func printMembers(out io.Writer, view admin.ClusterView) error {

@@ -58,6 +58,9 @@ const (
 const (
 	AddressHello = "hello" // the hello protocol, host:port
 	AddressRoute = "route" // the engine's routes, host:port
+	// AddressChannels is where clients are served, host:port; the host may be one that is only
+	// listened on.
+	AddressChannels = "channels"
 )
 
 // Versions of the hello and heartbeat protocols that this program speaks. Two nodes can be

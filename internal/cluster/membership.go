@@ -58,17 +58,20 @@ type Membership struct {
 
 // Start begins to send and to hear heartbeats. The view has this node alone at first; the
 // others are in it as soon as they are heard, which takes milliseconds. The options are those
-// given to Discover.
+// given to Discover or Meet.
 func Start(options Options, decision Decision, signal Signal) (*Membership, error) {
 	options, err := options.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	key, err := helloKey(options.Secret)
-	if err != nil {
-		return nil, err
+	verify := refusalVerifier(options.ProbeTimeout)
+	if !options.OverBus {
+		key, err := helloKey(options.Secret)
+		if err != nil {
+			return nil, err
+		}
+		verify = dialVerifier(newAsker(options, key), decision.Self)
 	}
-	verify := dialVerifier(newAsker(options, key), decision.Self)
 	m, err := start(options, decision, signal, verify)
 	if err != nil {
 		return nil, fmt.Errorf("start membership of %q: %w", options.Domain, err)
@@ -280,6 +283,7 @@ func (m *Membership) loop() {
 			m.beat()
 		case <-cleanup.C:
 			m.apply(m.table.tick(m.now()))
+			m.askSilent()
 		case <-m.soon:
 			m.soon = nil
 			m.beat()

@@ -124,6 +124,7 @@ func (n *testNode) members() string {
 
 // room is a set of nodes on one network within a synctest bubble.
 type room struct {
+	overBus bool // of the nodes that are started
 	t       *testing.T
 	network *network
 	dirs    map[int]string
@@ -133,10 +134,16 @@ type room struct {
 }
 
 func newRoom(t *testing.T, nodes ...int) *room {
-	r := &room{t: t, network: newNetwork(), dirs: map[int]string{}, nodes: map[int]*testNode{}}
+	r := emptyRoom(t)
 	for _, n := range nodes {
 		r.start(n, 1)
 	}
+	return r
+}
+
+// emptyRoom is one without nodes.
+func emptyRoom(t *testing.T) *room {
+	r := &room{t: t, network: newNetwork(), dirs: map[int]string{}, nodes: map[int]*testNode{}}
 	t.Cleanup(func() {
 		for _, node := range r.nodes {
 			node.Stop()
@@ -156,7 +163,7 @@ func (r *room) start(n int, boots uint64) *testNode {
 	r.starts++
 	node.record.Instance = fmt.Sprintf("%016x", r.starts)
 	options, err := Options{
-		DataDir: r.dirs[n], Secret: strings.Repeat("s", 32), Domain: "test",
+		DataDir: r.dirs[n], Secret: strings.Repeat("s", 32), Domain: "test", OverBus: r.overBus,
 		Logger:  slog.New(slog.DiscardHandler),
 		Dropped: func(reason string) { node.drops.Store(reason, true) },
 		Evicted: func() { node.evicted.Add(1) }, Forgotten: func() { node.outcasts.Add(1) },

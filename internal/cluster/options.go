@@ -73,6 +73,10 @@ type Options struct {
 	// Importing tells that this node brings what it stored alone, see Member.
 	Importing bool
 
+	// OverBus says that the nodes find each other on the signal alone, see Meet: who reaches the
+	// same bus belongs. Secret, Seeds, BootstrapExpect, TLS and the ports are not used then.
+	OverBus bool
+
 	// ProbeTimeout bounds one question to one address during discovery.
 	ProbeTimeout time.Duration
 	// HeartbeatInterval is between two heartbeats. NodeTimeout after the last one a node is
@@ -98,6 +102,11 @@ type Options struct {
 	Evicted func()
 }
 
+// Roles returns those of a node that does everything.
+func Roles() []string {
+	return []string{RoleGateway, RoleStore, RoleManager, RoleWorker, RoleKeyManager}
+}
+
 // withDefaults returns the options with every default filled in, or what is wrong with them.
 func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.Domain, DefaultDomain)
@@ -112,7 +121,7 @@ func (o Options) withDefaults() (Options, error) {
 		setDefault(&o.Name, "node")
 	}
 	if len(o.Roles) == 0 {
-		o.Roles = []string{RoleGateway, RoleStore, RoleManager, RoleWorker, RoleKeyManager}
+		o.Roles = Roles()
 	}
 	o.Roles = slices.Compact(slices.Sorted(slices.Values(o.Roles)))
 	if o.Logger == nil {
@@ -147,7 +156,7 @@ func (o Options) check() error {
 	switch {
 	case o.DataDir == "":
 		return errors.New("no data directory")
-	case len(o.Secret) < MinSecretSize:
+	case len(o.Secret) < MinSecretSize && !o.OverBus:
 		return fmt.Errorf("cluster.secret must have %d bytes or more; make one with: openssl rand -hex 32",
 			MinSecretSize)
 	case len(o.Domain) > maxNameSize || !domainPattern.MatchString(o.Domain):

@@ -16,6 +16,7 @@ type Kind string
 const (
 	Join   Kind = "join"   // a running cluster was found; its members are the routes
 	Form   Kind = "form"   // this node and others found a new cluster together
+	Met    Kind = "met"    // the nodes share a bus and find each other there, see Meet
 	Reform Kind = "reform" // a majority of the members of before are back, none was running
 )
 

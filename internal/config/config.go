@@ -34,6 +34,9 @@ type Config struct {
 	Metrics    Metrics
 	Fabric     Fabric
 	Engine     Engine
+	Redis      Redis
+	NATS       NATS
+	Rabbitmq   Rabbitmq
 	Shutdown   Shutdown
 	Apps       []App // [[apps]] tables of the file; read-only at run time
 }
@@ -191,11 +194,6 @@ type Metrics struct {
 	Port    int
 	Prefix  string
 	Pprof   bool // serve Go profiles on the same port
-}
-
-// Fabric chooses what carries signal, cache, queue and lock.
-type Fabric struct {
-	Driver string // embedded or memory
 }
 
 // Engine configures the embedded engine.

@@ -117,6 +117,13 @@ func sample(f field[Config]) string {
 		return "!"
 	case "node.sub_domain":
 		return "worker"
+	case "nats.replicas":
+		return "3"
+	case "redis.signal", "redis.cache", "redis.queue", "redis.lock", "redis.documents":
+		return "redis://redis.example.com/7"
+	}
+	if first, _, choice := strings.Cut(f.kind, "|"); choice {
+		return first
 	}
 	switch f.kind {
 	case propertiesKind.name:

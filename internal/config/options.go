@@ -8,9 +8,9 @@ import (
 )
 
 // options declares every option outside [[apps]], in the order of the reference page.
-var options = slices.Concat(nodeOptions, appStoreOptions)
+var options = slices.Concat(nodeOptions, fabricOptions, appStoreOptions)
 
-// nodeOptions declare everything but where apps are kept.
+// nodeOptions declares all but what nodes share things through and where apps are kept.
 var nodeOptions = []field[Config]{
 	option("port_offset", "0", intKind,
 		"Added to every listening port, so that several nodes fit on one machine.",
@@ -300,14 +300,6 @@ var nodeOptions = []field[Config]{
 	option("metrics.pprof", "false", boolKind,
 		"Serve Go profiles under /debug/pprof on the metrics port.",
 		func(c *Config) *bool { return &c.Metrics.Pprof }),
-
-	option("fabric.driver", "embedded", oneOf("embedded", "memory"),
-		"What carries signal, cache, queue and lock.",
-		func(c *Config) *string { return &c.Fabric.Driver }),
-
-	option("engine.sync", syncAlways, stringKind,
-		"When the embedded engine writes through to the disk: always, or at an interval.",
-		func(c *Config) *string { return &c.Engine.Sync }, isSync),
 
 	option("shutdown.grace", "10s", durationKind,
 		"How long connections and requests may take to finish when the node stops.",

@@ -51,6 +51,7 @@ func (l *loader) checkTogether() {
 			"must not be longer than webhooks.retry_max")
 	}
 	l.checkCluster()
+	l.checkFabric()
 	l.checkAppStore()
 	l.checkPorts()
 	// The cluster port makes room for others, so it may be equal; the engine has the next one.
@@ -66,7 +67,7 @@ const minSecretSize = 16
 // checkSecret records a cluster's secret that is too short, or missing on a node that serves.
 func (l *loader) checkSecret() {
 	c := &l.config
-	if !c.Cluster.Enabled() || c.Fabric.Driver == "memory" || c.Cluster.Secret == "" && !l.serve {
+	if !c.Cluster.Enabled() || c.Fabric.Driver == DriverMemory || c.Cluster.Secret == "" && !l.serve {
 		return
 	}
 	if len(c.Cluster.Secret) < minSecretSize {

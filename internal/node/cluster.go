@@ -30,6 +30,8 @@ type clustered struct {
 	started atomic.Pointer[cluster.Membership]
 	begun   time.Time
 	peers   []string // connected engines, by the ids of their nodes; used by peersChanged only
+	// bus carries the signal of nodes that share a broker; nil in a cluster of engines.
+	bus *carrier
 }
 
 // Timing of the directory.
@@ -51,35 +53,8 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 	if err := os.MkdirAll(n.config.Node.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
-	k := &clustered{begun: time.Now(), options: cluster.Options{
-		DataDir:            n.config.Node.DataDir,
-		Secret:             c.Secret,
-		Domain:             c.Domain,
-		Seeds:              c.Seeds,
-		BootstrapExpect:    c.BootstrapExpect,
-		BindHost:           c.BindHost,
-		BindPort:           n.config.Port(c.BindPort),
-		AdvertiseHost:      c.AdvertiseHost,
-		AdvertisePort:      c.AdvertisePort,
-		AdvertiseRoutePort: c.AdvertiseRoutePort,
-		TLS:                tlsConfig,
-		Name:               n.config.Node.Name,
-		Roles:              n.config.Node.Roles,
-		SubDomain:          n.config.Node.SubDomain,
-		Addresses: map[string]string{
-			"channels": n.Address("channels"),
-			"metrics":  n.Address("metrics"),
-		},
-		Version:           Version(),
-		Importing:         n.bringsData(),
-		Waiting:           func(what string) { n.waits("looking for the cluster: " + what) },
-		Forgotten:         func() { n.fail(cluster.ErrForgotten) },
-		HeartbeatInterval: c.HeartbeatInterval,
-		NodeTimeout:       c.NodeTimeout,
-		CleanupInterval:   c.CleanupInterval,
-		Logger:            n.log.With("part", "cluster"),
-		Dropped:           n.metrics.Drop,
-	}}
+	k := &clustered{begun: time.Now(), options: n.clusterOptions()}
+	k.options.TLS, k.options.Importing = tlsConfig, n.bringsData()
 	k.options.Properties = n.properties(k.options.AdvertisedHost())
 	n.waits("looking for the cluster")
 	if k.decision, err = cluster.Discover(ctx, k.options); err != nil {
@@ -101,6 +76,38 @@ func (n *Node) discover(ctx context.Context) (*engine.Cluster, error) {
 		NoStore:      !k.decision.Self.HasRole(cluster.RoleStore),
 		PeersChanged: k.peersChanged,
 	}, nil
+}
+
+// clusterOptions returns what the configuration says about the cluster.
+func (n *Node) clusterOptions() cluster.Options {
+	c := n.config.Cluster
+	return cluster.Options{
+		DataDir:            n.config.Node.DataDir,
+		Secret:             c.Secret,
+		Domain:             c.Domain,
+		Seeds:              c.Seeds,
+		BootstrapExpect:    c.BootstrapExpect,
+		BindHost:           c.BindHost,
+		BindPort:           n.config.Port(c.BindPort),
+		AdvertiseHost:      c.AdvertiseHost,
+		AdvertisePort:      c.AdvertisePort,
+		AdvertiseRoutePort: c.AdvertiseRoutePort,
+		Name:               n.config.Node.Name,
+		Roles:              n.config.Node.Roles,
+		SubDomain:          n.config.Node.SubDomain,
+		Addresses: map[string]string{
+			cluster.AddressChannels: n.Address("channels"),
+			"metrics":               n.Address("metrics"),
+		},
+		Version:           Version(),
+		Waiting:           func(what string) { n.waits("looking for the cluster: " + what) },
+		Forgotten:         func() { n.fail(cluster.ErrForgotten) },
+		HeartbeatInterval: c.HeartbeatInterval,
+		NodeTimeout:       c.NodeTimeout,
+		CleanupInterval:   c.CleanupInterval,
+		Logger:            n.log.With("part", "cluster"),
+		Dropped:           n.metrics.Drop,
+	}
 }
 
 // clusterTLS returns what mutual TLS between nodes needs, nil for none.
@@ -172,10 +179,7 @@ func (n *Node) startMembership(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.cache, err = patiently(ctx, n.log, "the shared cache", func(ctx context.Context) (fabric.Cache, error) {
-		return n.fabric.Cache(ctx, fabric.CacheConfig{Name: "channels", MaxBytes: cacheBytes})
-	})
-	return err
+	return n.openSharedCache(ctx)
 }
 
 // joinHub connects the hub with those of the other nodes.
@@ -220,7 +224,9 @@ func (n *Node) joinHub(ctx, background context.Context) error {
 	n.goes("directory", func() error { return k.directory.Run(background) })
 	n.goes("membership", func() error { return n.followViews(background) })
 	n.goes("load", func() error { return n.tellLoad(background) })
-	n.goes("replicas", func() error { return n.grower.run(background) })
+	if k.bus == nil {
+		n.goes("replicas", func() error { return n.grower.run(background) })
+	}
 	return nil
 }
 
@@ -242,7 +248,8 @@ func (k *clustered) awaitKnowledge(ctx context.Context) {
 		known := !slices.ContainsFunc(view.Members, func(m cluster.Member) bool {
 			return m.ID != view.Self && m.State == cluster.StateReady && !k.directory.Knows(m.ID)
 		})
-		if known && (len(view.Members) > 1 || k.decision.Kind == cluster.Form) {
+		alone := k.decision.Kind == cluster.Form || k.bus != nil && k.hearsAll()
+		if known && (len(view.Members) > 1 || alone) {
 			return
 		}
 		select {
@@ -295,5 +302,7 @@ func (k *clustered) stop() {
 	if k.membership != nil {
 		k.membership.Stop()
 	}
-	k.decision.Hello.Close()
+	if k.decision.Hello != nil {
+		k.decision.Hello.Close()
+	}
 }

@@ -44,9 +44,12 @@ type shared interface {
 	Hear(message []byte) error
 }
 
-// shareLimits has this node count the limits together with the others.
+// shareLimits has this node count the limits together with the others, if they tell each other.
 func (n *Node) shareLimits(ctx, background context.Context) error {
-	rates, err := n.fabric.Signal(ctx, "rates")
+	if n.carriers.rates == nil {
+		return nil
+	}
+	rates, err := n.carriers.rates.Signal(ctx, "rates")
 	if err != nil {
 		return fmt.Errorf("open the signal of rate limits: %w", err)
 	}

@@ -291,11 +291,14 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.apps.Wait()
 	}
 	errs = append(errs, n.appTable.close())
-	if n.fabric != nil {
-		errs = append(errs, n.fabric.Close())
+	for _, c := range n.carriers.list {
+		errs = append(errs, c.Close())
 	}
 	if n.engine != nil {
 		errs = append(errs, n.engine.Stop(ctx))
+	}
+	if n.busLock != nil {
+		errs = append(errs, n.busLock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -16,10 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/fabric"
-	"github.com/parleyio/parley/internal/fabric/memory"
 	natsfabric "github.com/parleyio/parley/internal/fabric/nats"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/admin"
@@ -38,11 +39,13 @@ type Node struct {
 	metrics *telemetry.Metrics
 	health  *telemetry.Health
 
-	engine    *engine.Engine // nil with the memory driver
+	engine    *engine.Engine // nil when nothing is carried by it
 	cluster   *clustered     // nil for a node of its own
 	changes   fabric.Locks   // on members and replicas of the cluster
 	grower    *grower
 	forgetter forgetter
+	carriers  carriers
+	busLock   *flock.Flock // of the identity of a node that shares a broker
 	fabric    fabric.Provider
 	apps      *apps.Registry
 	appTable  *appTable // nil unless the apps are in a database
@@ -100,7 +103,7 @@ func (n *Node) start(ctx, background context.Context) error {
 	if err := n.welcome(); err != nil {
 		return err
 	}
-	if err := n.startStorage(ctx); err != nil {
+	if err := n.startStorage(ctx, background); err != nil {
 		return err
 	}
 	if err := n.startApps(ctx, background); err != nil {
@@ -134,12 +137,31 @@ func (n *Node) start(ctx, background context.Context) error {
 	return nil
 }
 
-// startStorage starts what keeps apps and jobs.
-func (n *Node) startStorage(ctx context.Context) error {
-	if n.config.Fabric.Driver == "memory" {
-		n.fabric = memory.New()
-		return nil
+// startStorage starts what keeps apps and jobs, and joins the node with others.
+func (n *Node) startStorage(ctx, background context.Context) error {
+	var embedded fabric.Provider
+	if n.config.Fabric.Uses(config.DriverEmbedded) {
+		var err error
+		if embedded, err = n.startEmbedded(ctx); err != nil {
+			return err
+		}
 	}
+	if err := n.openFabric(ctx, embedded); err != nil {
+		return err
+	}
+	n.watchCarriers(background)
+	switch {
+	case n.cluster != nil:
+		return n.startMembership(ctx)
+	case n.config.OverBroker():
+		return n.meet(ctx)
+	}
+	return nil
+}
+
+// startEmbedded starts the engine and returns what it carries. In a cluster the other nodes are
+// found first.
+func (n *Node) startEmbedded(ctx context.Context) (fabric.Provider, error) {
 	options := engine.Options{
 		DataDir: n.config.Node.DataDir,
 		Sync:    n.config.Engine.Sync,
@@ -149,35 +171,32 @@ func (n *Node) startStorage(ctx context.Context) error {
 	if n.config.Cluster.Enabled() {
 		var err error
 		if options.Cluster, err = n.discover(ctx); err != nil {
-			return err
+			return nil, err
 		}
 		options.ServerName = n.cluster.decision.Self.ID
 		replicas = n.cluster.replicas()
 		if err := n.leaveStandalone(ctx, options); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	started, err := n.startEngine(ctx, options)
 	if err != nil {
-		return fmt.Errorf("start the engine: %w", err)
+		return nil, fmt.Errorf("start the engine: %w", err)
 	}
 	n.engine = started
 	conn, err := started.Connect("fabric")
 	if err != nil {
-		return fmt.Errorf("connect to the engine: %w", err)
+		return nil, fmt.Errorf("connect to the engine: %w", err)
 	}
-	n.fabric, err = natsfabric.New(conn, natsfabric.Options{
+	provider, err := natsfabric.New(conn, natsfabric.Options{
 		Replicas: replicas,
 		Logger:   n.log.With("part", "fabric"),
 		Dropped:  n.metrics.Lost,
 	})
 	if err != nil {
-		return fmt.Errorf("open the fabric: %w", err)
+		return nil, fmt.Errorf("open the fabric: %w", err)
 	}
-	if n.cluster != nil {
-		return n.startMembership(ctx)
-	}
-	return nil
+	return provider, nil
 }
 
 // engineNotice is between two lines in the log about the wait for the engine.
@@ -378,6 +397,7 @@ func (n *Node) handler() (http.Handler, error) {
 		}
 		n.health.Checks = []telemetry.Check{{Name: "engine", Critical: true, Probe: probe}}
 	}
+	n.health.Checks = append(n.health.Checks, n.carrierChecks()...)
 	if n.appTable != nil {
 		n.health.Checks = append(n.health.Checks, telemetry.Check{Name: "app_store", Probe: n.appTable.cached.Ping})
 	}

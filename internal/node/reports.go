@@ -16,8 +16,8 @@ import (
 )
 
 // A change of a channel is reported to webhooks by the owner of the channel, and only while
-// that can know what is so: it sees a majority, has the rows of all ready nodes, and was not
-// paused just now. What nobody reported meanwhile is found by a comparison.
+// that can know what is so: it sees a majority, or has long been in touch with the broker that the
+// nodes share; it has the rows of all ready nodes, and was not paused just now. What nobody reported meanwhile is found by a comparison.
 //
 // A node that is cut off loses sight of the others one after the other. Before the last one it
 // may still believe in a majority. So after a loss changes wait until a majority was heard
@@ -52,7 +52,7 @@ type reports struct {
 // rendezvous order, if it is certain.
 func (k *clustered) owns(key string) bool {
 	view := k.membership.View()
-	founding := k.decision.Kind != cluster.Join && time.Since(k.begun) < foundingTime
+	founding := k.bus == nil && k.decision.Kind != cluster.Join && time.Since(k.begun) < foundingTime
 	owner, found := view.Owner(key, func(m cluster.Member) bool {
 		return m.State == cluster.StateReady || founding && m.State != cluster.StateDraining
 	})
@@ -73,7 +73,9 @@ func (k *clustered) certain(view cluster.View) bool {
 		now-time.Duration(k.reports.ticked.Load()) > pauseLimit {
 		return false
 	}
-	return k.majority(view, func(id string) bool { _, is := view.Member(id); return is }) && !slices.ContainsFunc(view.Members, func(m cluster.Member) bool {
+	seesMost := k.bus != nil && k.hearsAll() ||
+		k.majority(view, func(id string) bool { _, is := view.Member(id); return is })
+	return seesMost && !slices.ContainsFunc(view.Members, func(m cluster.Member) bool {
 		return m.ID != view.Self && m.State == cluster.StateReady && !rows.Knows(m.ID)
 	})
 }
@@ -125,6 +127,9 @@ func (k *clustered) settle(s *settler) {
 		return
 	}
 	if s.accept(view, time.Now(), func(since time.Time) bool {
+		if k.bus != nil {
+			return k.hearsAll()
+		}
 		heard := k.membership.HeardSince(since)
 		return k.majority(view, func(id string) bool { return id == view.Self || slices.Contains(heard, id) })
 	}) {

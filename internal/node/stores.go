@@ -15,12 +15,24 @@ import (
 // The view is asked first: a leader that loses its followers goes on for some seconds.
 func (n *Node) storesAnswer(ctx context.Context) error {
 	k := n.cluster
+	if k.bus != nil {
+		return n.brokerAnswer()
+	}
 	view, known := k.membership.View(), k.known()
 	if err := noMajority(view, known, false); err != nil {
 		return err
 	}
 	if errors.Is(n.engine.Health(ctx), engine.ErrNoQuorum) {
 		return noMajority(view, known, true)
+	}
+	return nil
+}
+
+// brokerAnswer returns nil while the broker that keeps documents is there.
+func (n *Node) brokerAnswer() error {
+	c := n.carriers.byPart["documents"]
+	if err := c.probe(context.Background()); err != nil {
+		return fmt.Errorf("%w: %s does not answer; see then whether this was done", admin.ErrNoStore, c.driver)
 	}
 	return nil
 }

@@ -43,9 +43,21 @@ func (n *Node) ClusterView() admin.ClusterView {
 	shown.Forgetting = n.forgetter.view(func(id string) bool {
 		return slices.ContainsFunc(shown.Missing, func(m admin.ClusterMember) bool { return m.ID == id })
 	})
-	if !starting {
+	switch {
+	case k.bus != nil:
+		shown.Bus = n.busView(k.bus)
+	case !starting:
 		n.viewReplicas(&shown.Replicas)
 		shown.Engine = n.engineView()
+	}
+	return shown
+}
+
+// busView tells how the broker is that the nodes share.
+func (n *Node) busView(bus *carrier) *admin.BusView {
+	shown := &admin.BusView{Driver: bus.driver, Carries: slices.Clone(bus.parts)}
+	if err := bus.probe(context.Background()); err != nil {
+		shown.Error = err.Error()
 	}
 	return shown
 }

@@ -26,10 +26,24 @@ func (n *node) counted(t *testing.T) count {
 	if n.is() != up {
 		return c
 	}
+	for _, line := range n.metricLines(t, "parley_horizontal_broadcast_") {
+		for name, value := range map[string]*int{"published": &c.sent, "received": &c.received} {
+			if strings.HasPrefix(line, "parley_horizontal_broadcast_"+name+"_total{") &&
+				strings.Contains(line, fmt.Sprintf("app_id=%q", mainApp)) {
+				*value = number(t, line)
+			}
+		}
+	}
+	return c
+}
+
+// metricLines are those of a node's metrics that begin with a prefix.
+func (n *node) metricLines(t *testing.T, prefix string) (list []string) {
+	t.Helper()
 	answer, err := httpClient.Get("http://" + n.metricsAddress() + "/metrics") // asks the engine, too
 	if err != nil {
 		t.Errorf("metrics of %s: %v", n.name, err)
-		return c
+		return nil
 	}
 	defer func() { _ = answer.Body.Close() }() // read to its end
 	if answer.StatusCode != http.StatusOK {
@@ -37,17 +51,14 @@ func (n *node) counted(t *testing.T) count {
 	}
 	lines := bufio.NewScanner(answer.Body)
 	for lines.Scan() {
-		for name, value := range map[string]*int{"published": &c.sent, "received": &c.received} {
-			if strings.HasPrefix(lines.Text(), "parley_horizontal_broadcast_"+name+"_total{") &&
-				strings.Contains(lines.Text(), fmt.Sprintf("app_id=%q", mainApp)) {
-				*value = number(t, lines.Text())
-			}
+		if strings.HasPrefix(lines.Text(), prefix) {
+			list = append(list, lines.Text())
 		}
 	}
 	if err := lines.Err(); err != nil {
 		t.Errorf("metrics of %s: %v", n.name, err)
 	}
-	return c
+	return list
 }
 
 // number is the value of a metric's line.

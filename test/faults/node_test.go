@@ -216,6 +216,7 @@ type options struct {
 	webhooks string               // address of a receiver, empty for none
 	dirs     []string             // of the nodes, nil for new ones
 	node     func(i int) []string // further flags of a node; may be nil
+	broker   broker               // that the nodes share; nil for a cluster of engines
 }
 
 // newCluster prepares three nodes with free ports and empty directories.
@@ -242,13 +243,7 @@ host = "127.0.0.1"
 host = "127.0.0.1"
 [webhooks]
 leave_debounce = "0s"
-[cluster]
-domain = "faults-` + strconv.Itoa(base) + `"
-secret = "0123456789abcdef0123456789abcdef"
-bootstrap_expect = 3
-bind_host = "127.0.0.1"
-seeds = [` + strings.Join(seeds, ", ") + `]
-` + apps(o.webhooks)
+` + c.configOf(o, base, seeds) + apps(o.webhooks)
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -247,6 +247,10 @@ func (p *population) stillCached(channel string, nodes ...*node) {
 	}
 }
 
+// placesAreCertain waits until a place in the quota cannot be lost any more to somebody who came to
+// another node at the same moment: it takes a second, and nothing tells.
+func placesAreCertain() { time.Sleep(1100 * time.Millisecond) }
+
 // quota fills the app's quota, half of it on one node, and returns what ends at its death.
 func (p *population) quota(half *node) (rest []*client) {
 	p.t.Helper()
@@ -263,6 +267,7 @@ func (p *population) quota(half *node) (rest []*client) {
 			rest = append(rest, c)
 		}
 	}
+	placesAreCertain()
 	for _, n := range p.cluster.nodes {
 		p.full(n)
 	}
@@ -275,6 +280,7 @@ func (p *population) freed(rest []*client, nodes ...*node) {
 	for range quotaSize / 2 {
 		rest = append(rest, p.admitted(nodes[0]))
 	}
+	placesAreCertain()
 	for _, n := range nodes {
 		p.full(n)
 	}

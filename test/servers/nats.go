@@ -1,7 +1,9 @@
 package servers
 
 import (
+	"cmp"
 	"fmt"
+	"net"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -18,11 +20,13 @@ type NATS struct {
 	Port int
 
 	t    testing.TB
+	host string
 	args []string
 }
 
 // NATSConfig says which nats-server is started and how.
 type NATSConfig struct {
+	Host string // the address that it listens on; empty is 127.0.0.1
 	// Program is the path of another nats-server than Debian's; see BuildNATS.
 	Program string
 	// Settings are further arguments.
@@ -49,15 +53,15 @@ func StartNATS(t testing.TB, count int, config NATSConfig) []*NATS {
 			t.Skip("there is no nats-server; on Debian: apt-get install nats-server")
 		}
 	}
-	first := process.FreePorts(t, 3*count)
+	first, host := process.FreePorts(t, 3*count), cmp.Or(config.Host, "127.0.0.1")
 	var routes []string
 	for i := range count {
 		routes = append(routes, "nats://"+process.Address(first+3*i+1))
 	}
 	var servers []*NATS
 	for i := range count {
-		n := &NATS{Port: first + 3*i, t: t}
-		n.args = append([]string{program, "-a", "127.0.0.1", "-p", strconv.Itoa(n.Port), "-js", "-sd", t.TempDir(),
+		n := &NATS{Port: first + 3*i, host: host, t: t}
+		n.args = append([]string{program, "-a", host, "-p", strconv.Itoa(n.Port), "-js", "-sd", t.TempDir(),
 			"-n", fmt.Sprint("n", i+1), "-m", strconv.Itoa(n.Port + 2)}, config.Settings...)
 		if count > 1 {
 			n.args = append(n.args, "--cluster_name", "c", "--cluster", routes[i], "--routes", strings.Join(routes, ","))
@@ -83,7 +87,7 @@ func (n *NATS) followers() (current int) {
 			Replicas []struct{ Current bool } `json:"replicas"`
 		} `json:"meta_cluster"`
 	}
-	if err := fetch("http://"+process.Address(n.Port+2)+"/jsz", &state); err != nil {
+	if err := fetch("http://"+n.monitor()+"/jsz", &state); err != nil {
 		return 0
 	}
 	for _, replica := range state.Meta.Replicas {
@@ -101,7 +105,10 @@ func (n *NATS) Start() {
 }
 
 // URL is where clients connect.
-func (n *NATS) URL() string { return "nats://" + process.Address(n.Port) }
+func (n *NATS) URL() string { return "nats://" + net.JoinHostPort(n.host, strconv.Itoa(n.Port)) }
+
+// monitor is where it tells of itself.
+func (n *NATS) monitor() string { return net.JoinHostPort(n.host, strconv.Itoa(n.Port+2)) }
 
 // AwaitReady waits until the server and what it stores can be used.
 func (n *NATS) AwaitReady() {
@@ -110,7 +117,7 @@ func (n *NATS) AwaitReady() {
 		if !n.Running() {
 			n.t.Fatalf("nats-server ended:\n%s", n.Output())
 		}
-		status, err := probe("http://" + process.Address(n.Port+2) + "/healthz")
+		status, err := probe("http://" + n.monitor() + "/healthz")
 		return err == nil && status == 200
 	})
 }

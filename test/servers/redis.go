@@ -3,6 +3,7 @@ package servers
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ type Redis struct {
 
 	t    testing.TB
 	args []string
+	host string
 	dir  string
 	tls  *Certificates // nil without TLS
 	auth string        // the password, empty for none
@@ -30,6 +32,7 @@ type Redis struct {
 
 // RedisConfig says how a redis-server is started. The zero value is one that keeps nothing.
 type RedisConfig struct {
+	Host     string // the address that it listens on; empty is 127.0.0.1
 	Password string
 	// AppendOnly has each write on disk before it is answered; a server that was killed and is
 	// started again has all that was answered.
@@ -62,8 +65,8 @@ func redisServer(t testing.TB) string {
 // newRedis prepares a server that keeps its files in a directory of its own.
 func newRedis(t testing.TB, port int, config RedisConfig) *Redis {
 	t.Helper()
-	r := &Redis{Port: port, t: t, dir: t.TempDir(), tls: config.TLS, auth: config.Password}
-	r.args = []string{redisServer(t), "--bind", "127.0.0.1", "--dir", r.dir, "--save", "",
+	r := &Redis{Port: port, host: cmp.Or(config.Host, "127.0.0.1"), t: t, dir: t.TempDir(), tls: config.TLS, auth: config.Password}
+	r.args = []string{redisServer(t), "--bind", r.host, "--protected-mode", "no", "--dir", r.dir, "--save", "",
 		"--repl-diskless-sync-delay", "0", "--loglevel", "notice", "--enable-debug-command", "yes"}
 	r.add(r.listening()...)
 	if config.Password != "" {
@@ -101,7 +104,7 @@ func (r *Redis) start() {
 }
 
 // Address is where it listens, as host:port.
-func (r *Redis) Address() string { return process.Address(r.Port) }
+func (r *Redis) Address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.Port)) }
 
 // TLS is what it was started with, nil for none.
 func (r *Redis) TLS() *Certificates { return r.tls }

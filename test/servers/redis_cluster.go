@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -31,7 +32,7 @@ func StartRedisCluster(t testing.TB, config RedisConfig) *RedisCluster {
 		with := config
 		with.Settings = append([]string{
 			"cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 1000",
-			"cluster-replica-validity-factor 0", "cluster-announce-ip 127.0.0.1",
+			"cluster-replica-validity-factor 0", "cluster-announce-ip " + cmp.Or(config.Host, "127.0.0.1"),
 			"cluster-port " + strconv.Itoa(first+2*masters+i),
 		}, config.Settings...)
 		c.Nodes = append(c.Nodes, newRedis(t, first+i, with))
@@ -58,7 +59,7 @@ func (c *RedisCluster) join() {
 				strconv.Itoa(i*clusterSlots/masters), strconv.Itoa((i+1)*clusterSlots/masters-1))
 		}
 		for _, other := range c.Nodes[:i] {
-			node.Do("CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(other.Port),
+			node.Do("CLUSTER", "MEET", other.host, strconv.Itoa(other.Port),
 				strconv.Itoa(other.Port+len(c.Nodes)))
 		}
 	}

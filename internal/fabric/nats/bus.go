@@ -6,8 +6,6 @@ import (
 	"sync"
 
 	natsgo "github.com/nats-io/nats.go"
-
-	"github.com/parleyio/parley/internal/fabric"
 )
 
 // bus is the connection that all signals of a Provider share. It is apart from that of the
@@ -27,7 +25,9 @@ func openBus(p *Provider, options natsgo.Options) (*bus, error) {
 	options.Name += "-signal"
 	options.AllowReconnect = true
 	options.MaxReconnect = -1
-	options.ReconnectBufSize = fabric.MaxSignalBacklogBytes
+	// What is published while nobody is there is counted as lost. A buffer would hold it back and
+	// send it before the others have subscribed again: lost as well, and nobody would know.
+	options.ReconnectBufSize = -1
 	options.SkipSubjectValidation = true // done before
 	options.ClosedCB, options.DisconnectedCB, options.DisconnectedErrCB = nil, nil, nil
 	options.ReconnectedCB = func(*natsgo.Conn) { b.reconnected() }

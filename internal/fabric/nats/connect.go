@@ -5,11 +5,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"os"
 	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/parleyio/parley/internal/fabric"
 )
 
 // connectTimeout bounds one attempt to connect to one server.
@@ -17,6 +22,9 @@ const connectTimeout = 5 * time.Second
 
 // reconnectWait is the pause between two attempts to come back to the same server.
 const reconnectWait = 250 * time.Millisecond
+
+// startPolicy has the pauses between attempts to connect for the first time.
+var startPolicy = fabric.RetryPolicy{Initial: reconnectWait, Max: 5 * time.Second, Jitter: 0.2}
 
 // Server says how to reach a NATS cluster and who one is there. Of the credentials one kind
 // is used, in the order in which they stand here; none is right for a server without.
@@ -38,8 +46,9 @@ type Server struct {
 }
 
 // Connect returns a Provider over a connection of its own to a NATS cluster, with JetStream
-// for the stored parts. It fails when no server answers; a connection that is lost later
-// comes back by itself, for as long as the Provider lives. Close closes it.
+// for the stored parts. It waits for servers that are late, until ctx ends, and fails at once
+// when one refuses. A connection that is lost later comes back by itself, for as long as the
+// Provider lives. Close closes it.
 func Connect(ctx context.Context, server Server, options Options) (*Provider, error) {
 	if len(server.URLs) == 0 {
 		return nil, errors.New("connect to NATS: no URL given")
@@ -48,42 +57,81 @@ func Connect(ctx context.Context, server Server, options Options) (*Provider, er
 		options.Logger = slog.Default()
 	}
 	settings, err := server.settings(options.Logger)
-	if err == nil {
-		err = ctx.Err()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
+	conn, err := dialPatiently(ctx, strings.Join(server.URLs, ","), settings, options.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	p, err := New(conn, options)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	p.own = true
+	return p, nil
+}
+
+// dialPatiently tries again and again until a server is there or refuses, or ctx ends.
+func dialPatiently(
+	ctx context.Context, urls string, settings []natsgo.Option, logger *slog.Logger,
+) (*natsgo.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	for failures := 1; ; failures++ {
+		conn, err := dial(ctx, urls, settings)
+		if err == nil || !isAway(err) {
+			return conn, err
+		}
+		if failures == 1 {
+			logger.Warn("waiting for NATS", slog.Any("error", err))
+		}
+		pauseFor(ctx, startPolicy.Wait(failures))
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: %w: %w", fabric.ErrUnavailable, ctx.Err(), err)
+		}
+	}
+}
+
+// dial tries each server once.
+func dial(ctx context.Context, urls string, settings []natsgo.Option) (*natsgo.Conn, error) {
 	type result struct {
 		conn *natsgo.Conn
 		err  error
 	}
 	done := make(chan result, 1)
 	go func() {
-		conn, err := natsgo.Connect(strings.Join(server.URLs, ","), settings...)
+		conn, err := natsgo.Connect(urls, settings...)
 		done <- result{conn, err}
 	}()
-	var connected result
 	select {
-	case connected = <-done:
+	case r := <-done:
+		return r.conn, r.err
 	case <-ctx.Done(): // the attempt goes on behind, bounded, and its result is let go
 		go func() {
 			if late := <-done; late.err == nil {
 				late.conn.Close()
 			}
 		}()
-		return nil, fmt.Errorf("connect to NATS: %w", ctx.Err())
+		return nil, ctx.Err()
 	}
-	if connected.err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", connected.err)
+}
+
+// isAway tells whether nobody answered, or a server that is not ready. Who answers otherwise
+// does not want this client, or is not trusted by it.
+func isAway(err error) bool {
+	for _, away := range []error{
+		natsgo.ErrNoServers, natsgo.ErrTimeout, natsgo.ErrNoInfoReceived, natsgo.ErrStaleConnection,
+		natsgo.ErrConnectionClosed, natsgo.ErrMaxConnectionsExceeded, io.EOF, os.ErrDeadlineExceeded,
+	} {
+		if errors.Is(err, away) {
+			return true
+		}
 	}
-	p, err := New(connected.conn, options)
-	if err != nil {
-		connected.conn.Close()
-		return nil, fmt.Errorf("connect to NATS: %w", err)
-	}
-	p.own = true
-	return p, nil
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op != "remote error" // which is an alert of TLS
 }
 
 // settings translates the server for the client library.

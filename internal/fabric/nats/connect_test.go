@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -64,7 +65,6 @@ func TestConnect(t *testing.T) {
 	}
 	for what, server := range map[string]nats.Server{
 		"no url":              {},
-		"nobody there":        {URLs: []string{"nats://127.0.0.1:1"}},
 		"no password":         {URLs: []string{url}},
 		"wrong password":      {URLs: []string{url}, User: "parley", Password: "secret"},
 		"wrong token":         {URLs: []string{url}, Token: "secret"},
@@ -75,6 +75,12 @@ func TestConnect(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	brief, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err = nats.Connect(brief, nats.Server{URLs: []string{"nats://127.0.0.1:1"}}, options)
+	if !errors.Is(err, fabric.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nobody there: %v", err)
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()

@@ -71,7 +71,7 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 		return problem{http.StatusConflict, CodeStays, err.Error()}
 	case errors.Is(err, ErrBusy):
 		return problem{http.StatusConflict, CodeBusy, err.Error()}
-	case errors.Is(err, ErrStopping), errors.Is(err, ErrNoMajority):
+	case errors.Is(err, ErrStopping), errors.Is(err, ErrNoMajority), errors.Is(err, ErrNoStore):
 		return problem{http.StatusServiceUnavailable, CodeUnavailable, err.Error()}
 	case errors.Is(err, apps.ErrConflict):
 		return problem{http.StatusConflict, CodeConflict, err.Error()}

@@ -7,8 +7,13 @@ import (
 	"time"
 )
 
-// ErrNoMajority says that nothing can be stored, as too few nodes with a store reach each other.
-var ErrNoMajority = errors.New("no majority of the nodes with a store can be reached")
+// Errors of a node that can store nothing at the moment.
+var (
+	// ErrNoMajority says that too few nodes with a store reach each other.
+	ErrNoMajority = errors.New("no majority of the nodes with a store can be reached")
+	// ErrNoStore says that the broker which keeps what is stored cannot be reached.
+	ErrNoStore = errors.New("what is stored cannot be reached")
+)
 
 const (
 	// storePatience is how long a request waits for the store before anybody asks whether it
@@ -19,7 +24,7 @@ const (
 )
 
 // WithStores has requests that wait for the store end with 503 when stores says why it cannot
-// answer, in an error that wraps ErrNoMajority. It returns nil while the store can.
+// answer, in an error that wraps ErrNoMajority or ErrNoStore. It returns nil while the store can.
 func (h *Handler) WithStores(stores func(ctx context.Context) error) *Handler {
 	h.stores = stores
 	return h
@@ -40,7 +45,7 @@ func (h *Handler) stored(serve endpoint) endpoint {
 		status, body, err := serve(r.WithContext(ctx))
 		cancel(nil)
 		<-watched
-		if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrNoMajority) {
+		if cause := context.Cause(ctx); err != nil && (errors.Is(cause, ErrNoMajority) || errors.Is(cause, ErrNoStore)) {
 			err = cause
 		}
 		return status, body, err

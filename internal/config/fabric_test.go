@@ -1,0 +1,72 @@
+package config
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestDrivers loads choices of drivers and expects the options that are refused.
+func TestDrivers(t *testing.T) {
+	const seeds = "PARLEY_CLUSTER_SEEDS=10.0.0.5"
+	for name, test := range map[string]struct {
+		environ    string // without PARLEY_FABRIC_, unless it begins with PARLEY_
+		refused    string
+		overBroker bool
+	}{
+		"default":                             {"", "", false},
+		"all over Redis":                      {"DRIVER=redis", "", true},
+		"all over a Redis Cluster":            {"DRIVER=redis-cluster", "", true},
+		"all over NATS":                       {"DRIVER=nats", "", true},
+		"queues over RabbitMQ":                {"DRIVER=redis QUEUE=rabbitmq", "", true},
+		"queues of a node over RabbitMQ":      {"QUEUE=rabbitmq", "", false},
+		"signals over NATS, the rest Redis":   {"DRIVER=redis SIGNAL=nats", "", true},
+		"caches and counts of its own":        {"DRIVER=redis CACHE=memory RATE_LIMIT=memory QUEUE=memory", "", true},
+		"signals of a cluster over NATS":      {"SIGNAL=nats " + seeds, "", false},
+		"a cache of a node over Redis":        {"CACHE=redis", "", false},
+		"documents of a node over Redis":      {"DOCUMENTS=redis", "", false},
+		"signals over Redis alone":            {"SIGNAL=redis", "fabric.cache fabric.documents fabric.lock fabric.queue", false},
+		"RabbitMQ without a shared cache":     {"DRIVER=redis QUEUE=rabbitmq CACHE=memory", "fabric.cache", false},
+		"counts in its own engine":            {"DRIVER=redis RATE_LIMIT=embedded", "fabric.rate_limit", false},
+		"locks of its own":                    {"DRIVER=redis LOCK=memory", "fabric.lock", false},
+		"documents of its own":                {"DRIVER=nats DOCUMENTS=memory", "fabric.documents", false},
+		"seeds without an engine":             {"DRIVER=redis " + seeds, "cluster.seeds", false},
+		"a cluster with signals of each node": {"SIGNAL=memory " + seeds, "fabric.signal", false},
+		"RabbitMQ for all":                    {"DRIVER=rabbitmq", "fabric.driver", false},
+		"RabbitMQ for caches":                 {"CACHE=rabbitmq", "fabric.cache", false},
+		"both kinds of Redis":                 {"DRIVER=redis CACHE=redis-cluster", "fabric.driver", false},
+		"a database of a Redis Cluster":       {"DRIVER=redis-cluster PARLEY_REDIS_DATABASE=2", "redis.database", false},
+		"Sentinels of a Redis Cluster":        {"DRIVER=redis-cluster PARLEY_REDIS_SENTINEL_MASTER=m", "redis.sentinel_master", false},
+		"a certificate without a key":         {"DRIVER=redis PARLEY_REDIS_CERT_FILE=a", "redis.cert_file", false},
+		"a database that is none":             {"PARLEY_REDIS_CACHE=two", "redis.cache", false},
+		"no servers":                          {"PARLEY_NATS_SERVERS=", "nats.servers", false},
+		"four replicas":                       {"PARLEY_NATS_REPLICAS=4", "nats.replicas", false},
+		"a prefix with a dot":                 {"PARLEY_NATS_PREFIX=a.b PARLEY_RABBITMQ_PREFIX=a:b", "nats.prefix rabbitmq.prefix", false},
+	} {
+		var environ []string
+		for _, variable := range strings.Fields(test.environ) {
+			if !strings.HasPrefix(variable, "PARLEY_") {
+				variable = "PARLEY_FABRIC_" + variable
+			}
+			environ = append(environ, variable)
+		}
+		c, err := Load(Sources{Environ: environ})
+		var refused []string
+		if joined, is := err.(interface{ Unwrap() []error }); is {
+			for _, each := range joined.Unwrap() {
+				var problem Problem
+				if errors.As(each, &problem) {
+					refused = append(refused, problem.Key)
+				}
+			}
+		}
+		slices.Sort(refused)
+		if got := strings.Join(refused, " "); got != test.refused {
+			t.Errorf("%s: refused %q, want %q: %v", name, got, test.refused, err)
+		}
+		if err == nil && c.OverBroker() != test.overBroker {
+			t.Errorf("%s: over a broker %v", name, c.OverBroker())
+		}
+	}
+}

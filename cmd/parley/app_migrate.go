@@ -16,8 +16,8 @@ import (
 	"github.com/parleyio/parley/internal/pusher/apps/appsql"
 )
 
-// migrateTimeout bounds the making of a table: to add columns to a large one takes long.
-const migrateTimeout = 10 * time.Minute
+// migrateTimeout bounds the making of a table, which may have to wait for other programs that use it.
+const migrateTimeout = time.Minute
 
 // newAppMigrateCommand returns the command that makes the table of apps. It asks the database
 // itself, because a node without the table waits for it.

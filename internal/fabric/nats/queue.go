@@ -38,6 +38,9 @@ const clusterHeadroom = 1024
 func (q *queue) jobsPrefix() string { return "parley.queue." + q.config.Name + "." }
 func (q *queue) deadPrefix() string { return "parley.dead." + q.config.Name + "." }
 
+func jobsStream(name string) string { return "parley-queue-" + name }
+func deadStream(name string) string { return "parley-dead-" + name }
+
 func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*queue, error) {
 	q := &queue{provider: p, config: config}
 	if p.replicas > 1 {
@@ -45,7 +48,7 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 	}
 	var err error
 	q.jobs, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-queue-" + config.Name,
+		Name:              jobsStream(config.Name),
 		Subjects:          []string{q.jobsPrefix() + "*"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,
@@ -59,7 +62,7 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 		return nil, err
 	}
 	q.dead, err = p.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:              "parley-dead-" + config.Name,
+		Name:              deadStream(config.Name),
 		Subjects:          []string{q.deadPrefix() + "*"},
 		Storage:           jetstream.FileStorage,
 		Replicas:          p.replicas,

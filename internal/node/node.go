@@ -21,6 +21,7 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/memory"
 	natsfabric "github.com/parleyio/parley/internal/fabric/nats"
+	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/api"
@@ -38,21 +39,22 @@ type Node struct {
 	metrics *telemetry.Metrics
 	health  *telemetry.Health
 
-	engine    *engine.Engine // nil with the memory driver
-	cluster   *clustered     // nil for a node of its own
-	changes   fabric.Locks   // on members and replicas of the cluster
-	grower    *grower
-	forgetter forgetter
-	fabric    fabric.Provider
-	apps      *apps.Registry
-	webhooks  *webhook.Emitter
-	transport *transport.Server
-	limits    *limits
-	hub       *pusher.Hub
-	tls       *certificate // nil without TLS
-	listeners []*listener
-	channels  face // of the channels port
-	probes    face // of the metrics port
+	engine     *engine.Engine // nil with the memory driver
+	cluster    *clustered     // nil for a node of its own
+	changes    fabric.Locks   // on members and replicas of the cluster
+	grower     *grower
+	forgetter  forgetter
+	fabric     fabric.Provider
+	apps       *apps.Registry
+	webhooks   *webhook.Emitter
+	transport  *transport.Server
+	limits     *limits
+	hub        *pusher.Hub
+	primitives *primitives.Server // nil if they are not served
+	tls        *certificate       // nil without TLS
+	listeners  []*listener
+	channels   face // of the channels port
+	probes     face // of the metrics port
 
 	// FirstApp is the app made because there was none, to be shown once; else nil.
 	FirstApp *apps.App
@@ -116,6 +118,9 @@ func (n *Node) start(ctx, background context.Context) error {
 		if err := n.shareLimits(ctx, background); err != nil {
 			return err
 		}
+	}
+	if err := n.startPrimitives(ctx); err != nil {
+		return err
 	}
 	if n.cluster != nil {
 		n.waits("learning from the other nodes who is connected there")
@@ -262,6 +267,7 @@ func (n *Node) startWebhooks(ctx, background context.Context) error {
 	}
 	queueConfig := options.QueueConfig()
 	queueConfig.Dead = n.webhookDied
+	queueConfig.Idle = n.sendsWebhooks
 	queue, err := patiently(ctx, n.log, "the webhook queue", func(ctx context.Context) (fabric.Queue, error) {
 		return n.fabric.Queue(ctx, queueConfig)
 	})

@@ -3,6 +3,7 @@ module github.com/parleyio/parley
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/getkin/kin-openapi v0.153.0
 	github.com/gobwas/httphead v0.1.0
 	github.com/gobwas/ws v1.4.0

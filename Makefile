@@ -36,7 +36,7 @@ test-deps:
 
 ## lint: formatting, vet and staticcheck, for every platform that is built
 lint:
-	@unformatted=$$(gofmt -l cmd internal deploy test); \
+	@unformatted=$$(gofmt -l client cmd internal deploy test); \
 		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	GOOS=windows go vet ./...
@@ -49,7 +49,7 @@ CLUSTERED := internal/engine internal/fabric/nats internal/fabric/redis internal
 
 ## unit: the Go tests that need no cluster, with the race detector
 unit:
-	go test -race -short $$(go list ./cmd/... ./deploy/... ./internal/... $(foreach room,$(CLUSTERED),| grep -v '/$(room)$$'))
+	go test -race -short $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(CLUSTERED),| grep -v '/$(room)$$'))
 
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: test-deps

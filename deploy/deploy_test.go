@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/api"
 	"github.com/parleyio/parley/internal/telemetry"
@@ -35,7 +36,7 @@ const (
 
 // declaring are the packages that declare families, below internal. A new one is added here
 // and to families.
-var declaring = []string{"pusher", "pusher/api", "telemetry"}
+var declaring = []string{"primitives", "pusher", "pusher/api", "telemetry"}
 
 // family is what a node tells of one family. Type is empty where only a value would tell it,
 // labels are nil where nothing does.
@@ -50,6 +51,7 @@ func families(t *testing.T) map[string]family {
 	all := map[string]family{}
 	described(t, all, pusher.NewMetrics(prefix, "6001"))
 	described(t, all, api.NewMetrics(prefix, "6001"))
+	described(t, all, primitives.NewMetrics(prefix))
 	described(t, all, telemetry.NewCluster(prefix, nil))
 	metrics := telemetry.NewMetrics(prefix, "v0")
 	// A vector is not gathered before it has a value.

@@ -80,7 +80,7 @@ func startAdmin(t *testing.T) *httptest.Server {
 func command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	root := &cobra.Command{Use: "parley", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(newAppCommand(), newWebhookCommand())
+	root.AddCommand(newAppCommand(), newWebhookCommand(), newKeyCommand())
 	var out bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&out)
@@ -288,4 +288,58 @@ func TestTLSTrustsTheConfiguredCertificateOnly(t *testing.T) {
 	}
 	expect(t, "app list --config "+configure(server.Certificate().Raw), "fixed")
 	expectError(t, "app list --config "+configure([]byte("other")), "another certificate")
+}
+
+// keyring keeps one key of the file, and one that is made.
+type keyring struct{ made []admin.KeyView }
+
+func (k *keyring) ListKeys() []admin.KeyView {
+	return append([]admin.KeyView{{
+		NewKey: admin.NewKey{ID: "file", Namespace: "shop", Scopes: []string{"*"}, RequestsPerSecond: 5}, Static: true,
+	}}, k.made...)
+}
+
+func (k *keyring) CreateKey(_ context.Context, key admin.NewKey) (admin.KeyView, error) {
+	view := admin.KeyView{NewKey: key, CreatedAt: time.Unix(1e9, 0).UTC()}
+	k.made = append(k.made, view)
+	view.Token = "pk_secret"
+	return view, nil
+}
+
+func (k *keyring) RevokeKey(_ context.Context, id string) error {
+	if len(k.made) == 0 || k.made[0].ID != id {
+		return fmt.Errorf("%w: %s", admin.ErrNoKey, id)
+	}
+	k.made = nil
+	return nil
+}
+
+func TestKeyCommands(t *testing.T) {
+	handler := admin.New(nil, &oneDead{}, testToken, slog.New(slog.DiscardHandler)).WithKeys(&keyring{})
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	run := func(args ...string) (string, error) {
+		t.Helper()
+		return command(t, append(args, "--server", server.URL, "--token", testToken)...)
+	}
+	out, err := run("key", "create", "--id", "mail", "--namespace", "shop", "--scope", "queues:work=mail", "--scope", "ids")
+	if err != nil || !strings.Contains(out, "pk_secret") || !strings.Contains(out, "queues:work=mail ids") {
+		t.Errorf("create: %s %v", out, err)
+	}
+	out, err = run("key", "list")
+	want := "ID    NAMESPACE  SCOPES                LIMIT  CREATED               SOURCE\n" +
+		"file  shop       *                     5/s    -                     configuration file\n" +
+		"mail  shop       queues:work=mail ids  -      2001-09-09T01:46:40Z  store\n"
+	if err != nil || out != want {
+		t.Errorf("list: got %q, want %q; %v", out, want, err)
+	}
+	if out, err = run("key", "revoke", "mail"); err != nil || out != "revoked key mail\n" {
+		t.Errorf("revoke: %s %v", out, err)
+	}
+	if _, err = run("key", "revoke", "mail"); err == nil || !strings.Contains(err.Error(), "no such key") {
+		t.Errorf("revoke again: %v", err)
+	}
+	if _, err = run("key", "create"); err == nil || !strings.Contains(err.Error(), "scope") {
+		t.Errorf("without a scope: %v", err)
+	}
 }

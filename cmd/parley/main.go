@@ -39,6 +39,7 @@ pusher-js, laravel-echo and any Pusher server library at it.
 		newAppCommand(),
 		newPublishCommand(),
 		newWebhookCommand(),
+		newKeyCommand(),
 		newClusterCommand(),
 		newBenchCommand(),
 		newHealthcheckCommand(),

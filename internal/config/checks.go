@@ -24,6 +24,26 @@ func atLeast[T int | int64](low T) func(T) error {
 	}
 }
 
+// atMost refuses numbers over high.
+func atMost[T int | int64](high T) func(T) error {
+	return func(value T) error {
+		if value > high {
+			return fmt.Errorf("must be at most %d", high)
+		}
+		return nil
+	}
+}
+
+// zeroOrLasting refuses durations shorter than low, but for 0.
+func zeroOrLasting(low time.Duration) func(time.Duration) error {
+	return func(value time.Duration) error {
+		if value != 0 && value < low {
+			return fmt.Errorf("must be 0 or at least %v", low)
+		}
+		return nil
+	}
+}
+
 // lasting refuses durations shorter than low.
 func lasting(low time.Duration) func(time.Duration) error {
 	return func(value time.Duration) error {

@@ -29,6 +29,7 @@ type Config struct {
 	Cache      Cache
 	RateLimit  RateLimit
 	Webhooks   Webhooks
+	Primitives Primitives
 	AppStore   AppStore
 	Admin      Admin
 	Metrics    Metrics
@@ -179,6 +180,30 @@ type Webhooks struct {
 	LeaveDebounce time.Duration
 	MaxPending    int // events waiting in memory for their batch
 	MaxDead       int // dead letters kept, the oldest goes first
+}
+
+// Primitives configures cache, signals, queues, locks and ids for other applications, under /v1.
+type Primitives struct {
+	Enabled           bool
+	MaxQueues         int // in the cluster
+	MaxHeld           int // jobs on lease and locks that one node holds for clients
+	MaxWaiting        int // requests that wait, and subscribers, on one node
+	CacheMaxBytes     int64
+	SignalsMaxAge     time.Duration // 0 for no limit
+	SignalsMaxBytes   int64
+	IdempotencyWindow time.Duration
+	RequestsPerSecond int            // of a key without a limit of its own; 0 for none
+	Keys              []PrimitiveKey // [[primitives.keys]] tables of the file; read-only at run time
+}
+
+// PrimitiveKey is one [[primitives.keys]] table. Either Token or TokenSHA256 is set.
+type PrimitiveKey struct {
+	ID                string
+	Namespace         string
+	Token             string
+	TokenSHA256       string // 64 hexadecimal digits
+	Scopes            []string
+	RequestsPerSecond int
 }
 
 // Admin configures the administration API under /admin.

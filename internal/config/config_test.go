@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestReferenceNamesEveryOption(t *testing.T) {
 			t.Errorf("%s has no row of its own", f.key)
 		}
 	}
-	for _, key := range append(keysOf(appFields), keysOf(webhookFields)...) {
+	for _, key := range slices.Concat(keysOf(appFields), keysOf(webhookFields), keysOf(keyFields)) {
 		if !strings.Contains(reference, "| `"+key+"` |") {
 			t.Errorf("%s has no row", key)
 		}
@@ -83,6 +84,7 @@ func TestEveryFieldHasItsOption(t *testing.T) {
 	fields := map[string]any{}
 	leaves(reflect.ValueOf(&c).Elem(), "", fields)
 	delete(fields, "apps")
+	delete(fields, "primitives.keys")
 	for _, f := range options {
 		pointer, ok := fields[f.key]
 		if !ok {
@@ -135,7 +137,7 @@ func sample(f field[Config]) string {
 	case durationKind.name:
 		return "7s"
 	case sizeKind.name:
-		return "7KiB"
+		return "7MiB"
 	case prefixKind.name:
 		return "10.0.0.0/8"
 	case listKind.name:

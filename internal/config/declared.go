@@ -6,11 +6,12 @@ import "slices"
 const (
 	AppsTable     = appsKey
 	WebhooksTable = appsKey + "." + webhooksKey
+	KeysTable     = keysKey
 )
 
 // Declared is what the declaration of a key says, for programs that write configurations.
 type Declared struct {
-	Table   string // "" for an option, AppsTable or WebhooksTable
+	Table   string // "" for an option, AppsTable, WebhooksTable or KeysTable
 	Key     string // below the table, such as "channels.port" or "secret"
 	Kind    string // such as "number" or "duration", as on the reference page
 	List    bool   // several values
@@ -47,7 +48,8 @@ func (d Declared) Check(value any) error {
 // Declarations returns every key of every table in the order of the reference page.
 func Declarations() []Declared {
 	return slices.Concat(
-		declared("", options), declared(AppsTable, appFields), declared(WebhooksTable, webhookFields))
+		declared("", options), declared(AppsTable, appFields), declared(WebhooksTable, webhookFields),
+		declared(KeysTable, keyFields))
 }
 
 func declared[S any](table string, fields []field[S]) []Declared {

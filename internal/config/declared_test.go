@@ -13,7 +13,7 @@ func TestDeclaredChecks(t *testing.T) {
 		}
 		all[d.Table+"/"+d.Key] = d
 	}
-	if len(all) != len(options)+len(appFields)+len(webhookFields) {
+	if len(all) != len(options)+len(appFields)+len(webhookFields)+len(keyFields) {
 		t.Errorf("%d declarations", len(all))
 	}
 	for _, c := range []struct {

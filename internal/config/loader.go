@@ -163,6 +163,7 @@ func (l *loader) document(d *document) {
 		},
 		nested: map[string]func(string, any){
 			appsKey: func(path string, value any) { l.apps(d, path, value) },
+			keysKey: func(path string, value any) { l.primitiveKeys(d, path, value) },
 		},
 	}.read(scope{}, d.root)
 	found := l.problems[first:]

@@ -34,6 +34,24 @@ Apps and their webhooks are declared in the file only, each in a table of its ow
 ` + appsExample + "```" + `
 `
 
+const keysIntro = `
+## primitives.keys
+
+Keys of the [primitives](../guides/primitives.md) that are declared in the file, beside those that
+` + "`parley key create`" + ` makes. A scope is an area or area:action, with =name for one name or, with a
+` + "`*`" + ` at its end, those that begin so. ` + "`*`" + ` alone is everything.
+
+` + "```toml" + `
+` + keysExample + "```" + `
+`
+
+const keysExample = `[[primitives.keys]]
+id = "shop"
+namespace = "shop"
+token = "change-me-0123456789"
+scopes = ["cache", "locks=deploy-*", "queues:publish=mail"]
+`
+
 const appsExample = `[[apps]]
 id = "shop"
 key = "shop-key"
@@ -63,6 +81,8 @@ func Reference() string {
 	b.WriteString(appsIntro)
 	writeTables(&b, "apps", appFields, requiredAppKeys)
 	writeTables(&b, "apps.webhooks", webhookFields, requiredWebhookKeys)
+	b.WriteString(keysIntro)
+	writeTables(&b, keysKey, keyFields, requiredKeyKeys)
 	return b.String()
 }
 

@@ -92,6 +92,19 @@ func WorkerModeRoles(mode string) []string {
 	return slices.Compact(result)
 }
 
+// Works tells whether the node works on a key of background work, such as workflow:process, by
+// its roles: with none or with worker on all, else on those among them. As in NocoBase's
+// WORKER_MODE a * is not one beside others: "!,*" is refused, where NocoBase takes it for a key
+// that nobody has.
+func (n Node) Works(key string) bool {
+	return len(n.Roles) == 0 || slices.Contains(n.Roles, "worker") || isWorkKey(key) && slices.Contains(n.Roles, key)
+}
+
+// ServesRequests tells whether the node serves clients, by its roles.
+func (n Node) ServesRequests() bool {
+	return len(n.Roles) == 0 || slices.Contains(n.Roles, "gateway")
+}
+
 // applyWorkerMode has the roles of the node follow from node.worker_mode where that is set.
 func (l *loader) applyWorkerMode() {
 	node := &l.config.Node

@@ -3,6 +3,7 @@ package fabric
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Parts says which driver carries which port. The same one may stand in several places; none
@@ -45,6 +46,14 @@ func (c composed) Documents(ctx context.Context, name string) (Documents, error)
 // Queue implements QueueCarrier.
 func (c composed) Queue(ctx context.Context, config QueueConfig) (Queue, error) {
 	return c.parts.Queue.Queue(ctx, config)
+}
+
+// RemoveQueue implements QueueRemover, as far as the driver of queues does.
+func (c composed) RemoveQueue(ctx context.Context, name string) error {
+	if remover, ok := c.parts.Queue.(QueueRemover); ok {
+		return remover.RemoveQueue(ctx, name)
+	}
+	return fmt.Errorf("remove queue %.300q: %w", name, ErrUnsupported)
 }
 
 // Signal implements SignalCarrier.

@@ -149,18 +149,30 @@ type QueueConfig struct {
 	// it says no, and asks again after IdleInterval; jobs that run are not touched. It is
 	// called before each job, from one goroutine of each Work call, and must not wait.
 	Idle func() bool
+	// Wake has a Work call that waits for Idle to say yes ask again at once for each value in
+	// it; nil when IdleInterval is soon enough. Of several Work calls one asks.
+	Wake <-chan struct{}
+	// Settled is told of each attempt when what came of it is stored: nil, or why that is not
+	// known, and then the job may be delivered again. It is given the job as the handler was;
+	// nil for nobody. It must not wait.
+	Settled func(Job, error)
 	// Dead is told of each job that this queue's workers gave up, after it is a dead letter;
 	// nil for nobody. It must not wait.
 	Dead func(DeadLetter)
 }
 
 // Handler does one job. An error has the job retried by the policy; an error that wraps
-// ErrGiveUp sends it to the dead letters at once. The context ends when the worker stops;
-// the queue keeps the job invisible to others for as long as the handler runs.
+// ErrGiveUp sends it to the dead letters at once, and one that wraps ErrPutBack has it
+// delivered again at once. The context ends when the worker stops; the queue keeps the job
+// invisible to others for as long as the handler runs.
 type Handler func(ctx context.Context, job Job) error
 
 // ErrGiveUp marks a failure that no retry can mend.
 var ErrGiveUp = errors.New("give up")
+
+// ErrPutBack marks an attempt that was none: the handler had no use for the job, which is
+// delivered again at once, to any worker, and does not count as failed.
+var ErrPutBack = errors.New("put back")
 
 // Queue is a durable work queue. Jobs start in the order of Enqueue, one with a NotBefore
 // when that has come, a failed one when its wait is over; with a Concurrency over 1 or
@@ -215,6 +227,13 @@ type QueueCarrier interface {
 	Carrier
 	// Queue opens a queue, creating it when it does not exist.
 	Queue(ctx context.Context, config QueueConfig) (Queue, error)
+}
+
+// QueueRemover is a QueueCarrier that can remove a queue for good, with its jobs and dead
+// letters. Nobody should use the queue meanwhile. Removing one that is not there is no error. The
+// IDs of its jobs may be remembered for as long as they would be otherwise.
+type QueueRemover interface {
+	RemoveQueue(ctx context.Context, name string) error
 }
 
 // SignalCarrier opens signals.

@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -16,7 +17,21 @@ func (c QueueConfig) AwaitIdle(ctx context.Context) {
 	for ctx.Err() == nil && !c.IsIdle() {
 		select {
 		case <-time.After(IdleInterval):
+		case <-c.Wake:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// IsPutBack says whether a job whose handler returned err is delivered again without counting
+// as failed. The context is the worker's.
+func IsPutBack(ctx context.Context, err error) bool {
+	return errors.Is(err, ErrPutBack) || err != nil && ctx.Err() != nil && !errors.Is(err, ErrGiveUp)
+}
+
+// Settle tells Settled, if there is one.
+func (c QueueConfig) Settle(job Job, err error) {
+	if c.Settled != nil {
+		c.Settled(job, err)
 	}
 }

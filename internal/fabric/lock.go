@@ -49,6 +49,10 @@ type Locks interface {
 type Lock interface {
 	// Token grows with each holder of the name.
 	Token() uint64
+	// Until is when the lock is lost at the latest unless it is renewed before; nobody else has
+	// it until then. It moves on with each renewal, by less than a lease for each, and is
+	// reckoned by the monotonic clock of this process.
+	Until() time.Time
 	// Lost is closed when the lock is no longer certainly held: it could not be renewed in
 	// time, or was taken over. Release does not close it.
 	Lost() <-chan struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 )
 
 // Replay is a signal with a memory: what is published is kept in a Log for as long as that
@@ -21,7 +22,8 @@ type Replay struct {
 // Kept is a message of a Replay.
 type Kept struct {
 	Message
-	Position uint64 // in the log; subscribe behind it to go on
+	Position uint64    // in the log; subscribe behind it to go on
+	Time     time.Time // by the clock of the node that stored it
 }
 
 // NewReplay returns a sender over the log, which nothing else may append to. Its id is new,
@@ -73,22 +75,50 @@ func (r *Replay) Subscribe(
 		}
 	}
 	return r.log.Follow(ctx, pattern, after+1, func(e Entry) {
-		size := 1
-		if len(e.Payload) > 0 {
-			size += int(e.Payload[0])
+		if kept, ok := readKept(e); ok && !(skip && kept.Sender == r.id) {
+			handler(kept)
 		}
-		if len(e.Payload) < size {
-			return // not written by Publish
-		}
-		sender := string(e.Payload[1:size])
-		if skip && sender == r.id {
-			return
-		}
-		handler(Kept{
-			Message:  Message{Subject: e.Subject, Payload: e.Payload[size:], Sender: sender},
-			Position: e.Seq,
-		})
 	})
+}
+
+// readKept reads what Publish has written, and nothing else.
+func readKept(e Entry) (kept Kept, ok bool) {
+	size := 1
+	if len(e.Payload) > 0 {
+		size += int(e.Payload[0])
+	}
+	if len(e.Payload) < size {
+		return Kept{}, false
+	}
+	return Kept{
+		Message:  Message{Subject: e.Subject, Payload: e.Payload[size:], Sender: string(e.Payload[1:size])},
+		Position: e.Seq,
+		Time:     e.Time,
+	}, true
+}
+
+// Read returns the messages under the pattern behind the position after that one Log.Read
+// gives, with the position that the next call goes on behind. It is the end when that is after.
+func (r *Replay) Read(
+	ctx context.Context, pattern string, after uint64, limit int,
+) (messages []Kept, next uint64, err error) {
+	entries, err := r.log.Read(ctx, pattern, after+1, limit)
+	if err != nil {
+		return nil, after, err
+	}
+	for _, e := range entries {
+		if kept, ok := readKept(e); ok {
+			messages = append(messages, kept)
+		}
+		after = e.Seq
+	}
+	return messages, after, nil
+}
+
+// First is the position of the oldest message that is kept, and Position+1 when there is none.
+func (r *Replay) First(ctx context.Context) (uint64, error) {
+	info, err := r.log.Info(ctx)
+	return info.FirstSeq, err
 }
 
 // Position is that of the newest message.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/api"
 	"github.com/parleyio/parley/internal/ratelimit"
@@ -16,6 +17,7 @@ import (
 type limits struct {
 	backendEvents, readRequests *ratelimit.Keyed[string]      // by app
 	api, connects               *ratelimit.Keyed[api.Address] // by address
+	primitives                  *ratelimit.Keyed[string]      // by key
 }
 
 func newLimits(c config.RateLimit) *limits {
@@ -24,6 +26,7 @@ func newLimits(c config.RateLimit) *limits {
 		readRequests:  pusher.NewQuota(),
 		api:           ratelimit.NewKeyed[api.Address](c.APIRequests, c.APIWindow, c.MaxTrackedPeers),
 		connects:      ratelimit.NewKeyed[api.Address](c.Connects, c.ConnectsWindow, c.MaxTrackedPeers),
+		primitives:    primitives.NewRates(),
 	}
 }
 
@@ -83,6 +86,7 @@ func (l *limits) share(rates fabric.Signal, nodes func() int, drop func(reason s
 		{rates, drop, "read_requests", l.readRequests.Share(apps), l.readRequests},
 		{rates, drop, "api", l.api.Share(addresses), l.api},
 		{rates, drop, "websocket_connect", l.connects.Share(addresses), l.connects},
+		{rates, drop, "primitives", l.primitives.Share(apps), l.primitives},
 	}
 	for _, t := range tellers {
 		if _, err := rates.Subscribe(t.subject, t.hear, fabric.SkipSelf()); err != nil {

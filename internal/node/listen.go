@@ -18,6 +18,7 @@ import (
 	"github.com/parleyio/parley/internal/cluster"
 	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/console"
+	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/api"
 )
@@ -166,6 +167,9 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 	if n.config.HTTP.TestPage {
 		mux.Handle("GET "+prefix+"/{$}", console.Channels())
 	}
+	if n.primitives != nil {
+		mux.Handle(prefix+primitives.PathPrefix, http.StripPrefix(prefix, n.primitives))
+	}
 	if n.config.Admin.Enabled {
 		token, err := n.adminToken()
 		if err != nil {
@@ -174,6 +178,9 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 		handler := admin.New(n.apps, n.webhooks, token, n.log.With("part", "admin"))
 		if n.cluster != nil {
 			handler.WithCluster(n).WithStores(n.storesAnswer)
+		}
+		if n.primitives != nil {
+			handler.WithKeys(keyring{n.primitives})
 		}
 		mux.Handle(prefix+"/admin/v1/", http.StripPrefix(prefix, handler))
 	}
@@ -253,6 +260,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.health.Drain()
 	}
 	n.closing.Store(true)
+	n.leavePrimitives()
 	grace := n.config.Shutdown.Grace
 	finishing, cancel := context.WithTimeout(ctx, grace/4)
 	defer cancel()
@@ -283,6 +291,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		errs = append(errs, n.close(ctx, l))
 	}
 	n.running.Wait()
+	errs = append(errs, n.stopPrimitives(ctx))
 	if n.cluster != nil {
 		errs = append(errs, n.cluster.leave(ctx))
 		n.cluster.stop()

@@ -22,6 +22,7 @@ import (
 	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/fabric"
 	natsfabric "github.com/parleyio/parley/internal/fabric/nats"
+	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/pusher/api"
@@ -39,24 +40,25 @@ type Node struct {
 	metrics *telemetry.Metrics
 	health  *telemetry.Health
 
-	engine    *engine.Engine // nil when nothing is carried by it
-	cluster   *clustered     // nil for a node of its own
-	changes   fabric.Locks   // on members and replicas of the cluster
-	grower    *grower
-	forgetter forgetter
-	carriers  carriers
-	busLock   *flock.Flock // of the identity of a node that shares a broker
-	fabric    fabric.Provider
-	apps      *apps.Registry
-	appTable  *appTable // nil unless the apps are in a database
-	webhooks  *webhook.Emitter
-	transport *transport.Server
-	limits    *limits
-	hub       *pusher.Hub
-	tls       *certificate // nil without TLS
-	listeners []*listener
-	channels  face // of the channels port
-	probes    face // of the metrics port
+	engine     *engine.Engine // nil when nothing is carried by it
+	cluster    *clustered     // nil for a node of its own
+	changes    fabric.Locks   // on members and replicas of the cluster
+	grower     *grower
+	forgetter  forgetter
+	carriers   carriers
+	busLock    *flock.Flock // of the identity of a node that shares a broker
+	fabric     fabric.Provider
+	apps       *apps.Registry
+	appTable   *appTable // nil unless the apps are in a database
+	webhooks   *webhook.Emitter
+	transport  *transport.Server
+	limits     *limits
+	hub        *pusher.Hub
+	primitives *primitives.Server // nil if they are not served
+	tls        *certificate       // nil without TLS
+	listeners  []*listener
+	channels   face // of the channels port
+	probes     face // of the metrics port
 
 	// FirstApp is the app made because there was none, to be shown once; else nil.
 	FirstApp *apps.App
@@ -120,6 +122,9 @@ func (n *Node) start(ctx, background context.Context) error {
 		if err := n.shareLimits(ctx, background); err != nil {
 			return err
 		}
+	}
+	if err := n.startPrimitives(ctx); err != nil {
+		return err
 	}
 	if n.cluster != nil {
 		n.waits("learning from the other nodes who is connected there")
@@ -252,6 +257,7 @@ func (n *Node) startWebhooks(ctx, background context.Context) error {
 	}
 	queueConfig := options.QueueConfig()
 	queueConfig.Dead = n.webhookDied
+	queueConfig.Idle = n.sendsWebhooks
 	queue, err := patiently(ctx, n.log, "the webhook queue", func(ctx context.Context) (fabric.Queue, error) {
 		return n.fabric.Queue(ctx, queueConfig)
 	})

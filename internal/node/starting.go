@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/internal/transport"
@@ -45,6 +46,9 @@ func (n *Node) welcome() error {
 		}
 		handler := admin.NewStarting(cluster, token, waiting, n.log.With("part", "admin"))
 		mux.Handle(prefix+"/admin/v1/", http.StripPrefix(prefix, handler))
+	}
+	if n.config.Primitives.Enabled {
+		mux.Handle(prefix+primitives.PathPrefix, primitives.Starting(waiting))
 	}
 	mux.HandleFunc("/", later)
 	n.channels.show(mux)

@@ -53,6 +53,8 @@ func declarations() map[string]config.Declared {
 			all["apps[]."+d.Key] = d
 		case config.WebhooksTable:
 			all["apps[].webhooks[]."+d.Key] = d
+		case config.KeysTable:
+			all["primitives.keys[]."+d.Key] = d
 		default:
 			all[d.Key] = d
 		}

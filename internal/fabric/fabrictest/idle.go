@@ -1,9 +1,13 @@
 package fabrictest
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -53,4 +57,115 @@ func testIdle(t *testing.T, p fabric.Provider) {
 	if len(secondAttempts) != 0 {
 		t.Errorf("the busy worker was given %d jobs", len(secondAttempts))
 	}
+}
+
+// testWake has a worker become idle again and again, each time for one job: with a word to it
+// that costs far less than an IdleInterval.
+func testWake(t *testing.T, p fabric.Provider) {
+	const jobs = 20
+	config := queueConfig(t)
+	var idle atomic.Bool
+	wake := make(chan struct{}, 1)
+	config.Idle, config.Wake = idle.Load, wake
+	q := openQueue(t, p, config)
+	handler, attempts := record(func(fabric.Job) error { idle.Store(false); return nil })
+	work(t, q, handler)
+	for i := range jobs {
+		enqueue(t, q, fabric.Job{ID: fmt.Sprint(i)})
+	}
+	begin := time.Now()
+	for range jobs {
+		idle.Store(true)
+		wake <- struct{}{}
+		receive(t, "attempt after a word", attempts)
+	}
+	// Without it each takes half an interval on average.
+	if took := time.Since(begin); took > jobs*fabric.IdleInterval/4 {
+		t.Errorf("%d jobs took %v", jobs, took)
+	}
+}
+
+// testPutBack puts a job back and stops in between: neither counts as a failure.
+func testPutBack(t *testing.T, p fabric.Provider) {
+	config := queueConfig(t)
+	config.Retry.Initial, config.Retry.Max = time.Minute, time.Minute
+	q := openQueue(t, p, config)
+	var times atomic.Int32
+	handler, attempts := record(func(fabric.Job) error {
+		if times.Add(1) < 4 {
+			return fmt.Errorf("not now: %w", fabric.ErrPutBack)
+		}
+		return nil
+	})
+	work(t, q, handler)
+	enqueue(t, q, fabric.Job{ID: "a"})
+	for range 4 {
+		if a := receive(t, "attempt", attempts); a.ID != "a" || a.Attempt != 1 {
+			t.Errorf("%s in attempt %d", a.ID, a.Attempt)
+		}
+	}
+	wantLen(t, q, 0)
+	wantDead(t, q)
+}
+
+// testSettled hears of each attempt when what came of it is stored.
+func testSettled(t *testing.T, p fabric.Provider) {
+	config := queueConfig(t)
+	told := make(chan string, 100)
+	var q fabric.Queue
+	config.Settled = func(job fabric.Job, err error) {
+		must(t, "settle "+job.ID, err)
+		told <- fmt.Sprintf("%s %d %s", job.ID, job.Attempt, job.Payload)
+	}
+	q = openQueue(t, p, config)
+	work(t, q, func(_ context.Context, job fabric.Job) error {
+		switch {
+		case job.ID == "dies":
+			return fabric.ErrGiveUp
+		case job.ID == "fails" && job.Attempt == 1:
+			return errors.New("once")
+		}
+		return nil
+	})
+	next := func(want string) {
+		t.Helper()
+		if got := receive(t, want, told); got != want {
+			t.Errorf("told of %q, want %q", got, want)
+		}
+	}
+	enqueue(t, q, fabric.Job{ID: "works", Payload: []byte("x")})
+	next("works 1 x")
+	wantLen(t, q, 0)
+	enqueue(t, q, fabric.Job{ID: "dies"})
+	next("dies 1 ")
+	if dead := idsOf(deadLetters(t, q)); !slices.Equal(dead, []string{"dies"}) {
+		t.Errorf("the dead letters are %q when it was settled", dead)
+	}
+	enqueue(t, q, fabric.Job{ID: "fails"})
+	next("fails 1 ")
+	next("fails 2 ")
+}
+
+// testRemoved removes a queue with what is in it, where the driver can do that.
+func testRemoved(t *testing.T, p fabric.Provider) {
+	ctx := context.Background()
+	remover, ok := p.(fabric.QueueRemover)
+	if !ok {
+		t.Skip("the driver does not remove queues")
+	}
+	config := queueConfig(t)
+	q := openQueue(t, p, config)
+	kill(t, q, "dead")
+	enqueue(t, q, fabric.Job{ID: "a"})
+	err := remover.RemoveQueue(ctx, config.Name)
+	if errors.Is(err, fabric.ErrUnsupported) {
+		t.Skip("the driver does not remove queues")
+	}
+	must(t, "remove", err)
+	must(t, "remove again", remover.RemoveQueue(ctx, config.Name))
+	q = openQueue(t, p, config)
+	wantLen(t, q, 0)
+	wantDead(t, q)
+	enqueue(t, q, fabric.Job{ID: "b"})
+	wantLen(t, q, 1)
 }

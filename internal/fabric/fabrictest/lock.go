@@ -86,9 +86,15 @@ func testLockRenewal(t *testing.T, p fabric.Provider) {
 			return nil
 		})
 	}
+	last := held.Until()
 	for end := time.Now().Add(4 * lease); time.Now().Before(end); time.Sleep(lease / 10) {
 		_, err := l.TryAcquire(ctx, "renewed", lease)
 		wantError(t, "acquire what is renewed", err, fabric.ErrLocked)
+		until, now := held.Until(), time.Now()
+		if until.Before(last) || until.After(now.Add(lease)) {
+			t.Errorf("held until %v from now, and before until %v", until.Sub(now), last.Sub(now))
+		}
+		last = until
 	}
 	select {
 	case <-held.Lost():
@@ -183,12 +189,15 @@ func testLockHolderDies(t *testing.T, open func() fabric.Provider) {
 	survivor := openLocks(t, open())
 	l := openLocks(t, doomed)
 	waitedFor, tried := acquire(t, l, "waited for", lease), acquire(t, l, "tried", lease)
-	began := time.Now()
+	began, until := time.Now(), waitedFor.Until()
 	must(t, "close the holder's node", doomed.Close())
 	receive(t, "loss", waitedFor.Lost())
 	var running sync.WaitGroup
 	running.Go(func() {
 		next := acquire(t, survivor, "waited for", lease)
+		if early := time.Until(until); early > 0 {
+			t.Errorf("free %v before the holder had to know that it was", early)
+		}
 		if took := time.Since(began); took < lease/2 || took > 4*lease {
 			t.Errorf("free after %v, the lease was %v", took, lease)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -94,4 +95,41 @@ func testLogReplayFrom(t *testing.T, p fabric.Provider) {
 	wantHeard(t, texts, "x s 3", "x s 4")
 	texts, _ = heard(t, r, "s", 1)
 	wantHeard(t, texts, string(fabric.GapForgotten), "x s 3", "x s 4")
+}
+
+// testLogReplayPages reads what is kept page by page.
+func testLogReplayPages(t *testing.T, p fabric.Provider) {
+	ctx := context.Background()
+	l := openLog(t, p)
+	r := openReplay(t, l, "x")
+	began := time.Now().Add(-time.Minute)
+	for i := range 7 {
+		say(t, r, fmt.Sprintf("s.%d", i%2), fmt.Sprint(i))
+	}
+	_, err := l.Append(ctx, "s.0", []byte{200, 1}) // not by a Replay
+	must(t, "append", err)
+	var texts []string
+	for after, calls := uint64(0), 0; ; calls++ {
+		messages, next, err := r.Read(ctx, "s.0", after, 2)
+		must(t, "read", err)
+		if next == after {
+			break
+		}
+		if calls > 10 || next < after {
+			t.Fatalf("position %d behind %d", next, after)
+		}
+		for _, m := range messages {
+			texts = append(texts, fmt.Sprintf("%s%s@%d", m.Sender, m.Payload, m.Position))
+			if m.Time.Before(began) || m.Time.After(time.Now().Add(time.Minute)) {
+				t.Errorf("said at %v", m.Time)
+			}
+		}
+		after = next
+	}
+	if got := fmt.Sprint(texts); got != "[x0@1 x2@3 x4@5 x6@7]" {
+		t.Errorf("read %s", got)
+	}
+	if first, err := r.First(ctx); err != nil || first != 1 {
+		t.Errorf("first is %d, %v", first, err)
+	}
 }

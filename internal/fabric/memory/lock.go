@@ -31,6 +31,7 @@ type locks struct {
 type lock struct {
 	locks *locks
 	name  string
+	lease time.Duration
 	token uint64
 	lost  chan struct{} // closed when its provider is closed
 	freed chan struct{} // closed when others may have the lock
@@ -105,7 +106,7 @@ func (l *locks) try(name string, lease time.Duration) (mine, other *lock) {
 	}
 	l.table.token++
 	mine = &lock{
-		locks: l, name: name, token: l.table.token,
+		locks: l, name: name, lease: lease, token: l.table.token,
 		lost: make(chan struct{}), freed: make(chan struct{}),
 	}
 	mine.alive = context.AfterFunc(l.provider.life, func() {
@@ -126,6 +127,15 @@ func (k *lock) free() {
 
 // Token implements fabric.Lock.
 func (k *lock) Token() uint64 { return k.token }
+
+// Until implements fabric.Lock.
+func (k *lock) Until() time.Time {
+	now := time.Now()
+	if k.locks.provider.life.Err() != nil {
+		return now
+	}
+	return now.Add(k.lease)
+}
 
 // Lost implements fabric.Lock.
 func (k *lock) Lost() <-chan struct{} { return k.lost }

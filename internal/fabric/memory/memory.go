@@ -27,7 +27,10 @@ type Provider struct {
 	dropped fabric.DropFunc
 }
 
-var _ fabric.Provider = (*Provider)(nil)
+var (
+	_ fabric.Provider     = (*Provider)(nil)
+	_ fabric.QueueRemover = (*Provider)(nil)
+)
 
 // store is what the providers of one store share.
 type store struct {
@@ -119,6 +122,18 @@ func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric
 		jobs:     opened(p.store, p.store.jobs, config.Name, newJobs),
 		config:   config,
 	}, nil
+}
+
+// RemoveQueue implements fabric.QueueRemover. Who has the queue open keeps what is in it to
+// himself.
+func (p *Provider) RemoveQueue(ctx context.Context, name string) error {
+	if err := p.check(ctx, "queue", name); err != nil {
+		return err
+	}
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	delete(p.store.jobs, name)
+	return nil
 }
 
 // Signal implements fabric.Provider.

@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -117,11 +116,12 @@ func (q *queue) attempt(ctx context.Context, e *entry, handler fabric.Handler) {
 	}()
 	err := handler(ctx, job)
 	returned = true
+	defer q.config.Settle(job, nil)
 	if err == nil {
 		q.jobs.done(e)
 		return
 	}
-	if ctx.Err() != nil && !errors.Is(err, fabric.ErrGiveUp) {
+	if fabric.IsPutBack(ctx, err) {
 		q.jobs.putBack(e, e.readyAt)
 		return
 	}

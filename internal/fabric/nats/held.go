@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,9 +22,10 @@ type lock struct {
 	id       string // of the holder
 	token    uint64
 
-	began    time.Time     // before the last renewal that succeeded was asked for
-	revision uint64        // of the record; used by the keeper, after its end by Release
-	lost     chan struct{} // closed by the keeper
+	end      atomic.Pointer[time.Time] // of the lease, as far as it is renewed
+	began    time.Time                 // before the last renewal that succeeded was asked for
+	revision uint64                    // of the record; used by the keeper, after its end by Release
+	lost     chan struct{}             // closed by the keeper
 	stop     context.CancelFunc
 	kept     chan struct{} // closed when the keeper has ended
 	once     sync.Once
@@ -32,6 +34,7 @@ type lock struct {
 // hold begins to keep the lock that was written at revision.
 func (k *lock) hold(revision uint64) *lock {
 	k.token, k.revision = revision, revision
+	k.reckon()
 	k.lost, k.kept = make(chan struct{}), make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
@@ -42,6 +45,15 @@ func (k *lock) hold(revision uint64) *lock {
 // Token implements fabric.Lock. It is the sequence number of the record in its stream, which
 // never runs backwards.
 func (k *lock) Token() uint64 { return k.token }
+
+// reckon tells until when the lock is certainly held.
+func (k *lock) reckon() {
+	end := k.began.Add(k.duration)
+	k.end.Store(&end)
+}
+
+// Until implements fabric.Lock.
+func (k *lock) Until() time.Time { return *k.end.Load() }
 
 // Lost implements fabric.Lock.
 func (k *lock) Lost() <-chan struct{} { return k.lost }
@@ -112,6 +124,7 @@ func (k *lock) renew(ctx context.Context) error {
 	revision, err := k.write(ctx, lease{k.id, k.duration.Milliseconds()}, k.revision)
 	if err == nil {
 		k.began, k.revision = began, revision
+		k.reckon()
 		return nil
 	}
 	if isConflict(err) {

@@ -62,7 +62,10 @@ type Provider struct {
 	bus *bus       // nil until the first signal is opened
 }
 
-var _ fabric.Provider = (*Provider)(nil)
+var (
+	_ fabric.Provider     = (*Provider)(nil)
+	_ fabric.QueueRemover = (*Provider)(nil)
+)
 
 // New returns a Provider over conn. The caller keeps conn, and closes it after the Provider
 // and after the Work and Watch calls have returned.
@@ -127,6 +130,20 @@ func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric
 		return nil, fmt.Errorf("open queue %q: %w", config.Name, translate(err))
 	}
 	return q, nil
+}
+
+// RemoveQueue implements fabric.QueueRemover.
+func (p *Provider) RemoveQueue(ctx context.Context, name string) error {
+	if err := p.check(ctx, kindQueue, name); err != nil {
+		return err
+	}
+	for _, stream := range []string{p.stream("queue", name), p.stream("dead", name)} {
+		err := tries(ctx, func(ctx context.Context, _ bool) error { return p.js.DeleteStream(ctx, stream) })
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("remove queue %q: %w", name, translate(err))
+		}
+	}
+	return nil
 }
 
 // check does what every opening of a named part does first.

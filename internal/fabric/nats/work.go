@@ -101,7 +101,7 @@ func (w *worker) consume(ctx context.Context) error {
 		}
 		w.works()
 		if !w.queue.config.IsIdle() { // asked for while idle, and come when not any more
-			w.giveUpLease(msg, 0)
+			_ = w.giveUpLease(msg, 0) // or its lease runs out
 			<-w.slots
 			continue
 		}
@@ -122,7 +122,7 @@ func (w *worker) giveBack(deliveries jetstream.MessagesContext) {
 		if err != nil {
 			return
 		}
-		w.giveUpLease(msg, 0)
+		_ = w.giveUpLease(msg, 0) // or its lease runs out
 	}
 }
 
@@ -137,11 +137,11 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 	if err != nil { // not written by a queue: no attempt can mend it
 		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
 		w.queue.provider.dropped(fabric.DropJobUnreadable, 1)
-		w.report("drop job", msg.TermWithReason("unreadable"))
+		_ = w.report("drop job", msg.TermWithReason("unreadable")) // it comes again, and is dropped then
 		return
 	}
 	if wait := time.Until(e.readyAt()); wait > 0 {
-		w.giveUpLease(msg, wait)
+		_ = w.giveUpLease(msg, wait) // or its lease runs out
 		return
 	}
 	if err := w.inTouch(ctx, msg); err != nil {
@@ -149,17 +149,19 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 		return // the lease runs out, and another has it then
 	}
 	started := time.Now()
-	err = w.handle(ctx, msg, e)
+	job := e.job(notNil(msg.Data()), e.Failures+1)
+	err = w.handle(ctx, msg, job)
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	switch {
 	case err == nil:
-		w.report("finish job", finish(settle, msg))
-	case ctx.Err() != nil && !errors.Is(err, fabric.ErrGiveUp):
-		w.giveUpLease(msg, 0)
+		err = w.report("finish job", finish(settle, msg))
+	case fabric.IsPutBack(ctx, err):
+		err = w.giveUpLease(msg, 0)
 	default:
-		w.fail(settle, msg, meta.Sequence.Stream, e, started, err)
+		err = w.fail(settle, msg, meta.Sequence.Stream, e, started, err)
 	}
+	w.queue.config.Settle(job, err)
 }
 
 // inTouch renews the lease of a job that was just delivered, and returns when the queue has said
@@ -178,7 +180,7 @@ func (w *worker) inTouch(ctx context.Context, msg jetstream.Msg) error {
 var inProgress = []byte("+WPI")
 
 // handle runs the handler and keeps the lease of its job meanwhile.
-func (w *worker) handle(ctx context.Context, msg jetstream.Msg, e envelope) error {
+func (w *worker) handle(ctx context.Context, msg jetstream.Msg, job fabric.Job) error {
 	var keeper sync.WaitGroup
 	ended := make(chan struct{})
 	defer keeper.Wait()
@@ -191,26 +193,25 @@ func (w *worker) handle(ctx context.Context, msg jetstream.Msg, e envelope) erro
 			case <-ended:
 				return
 			case <-ticker.C:
-				w.report("keep job", msg.InProgress())
+				_ = w.report("keep job", msg.InProgress()) // the lease may run out
 			}
 		}
 	})
-	return w.handler(ctx, e.job(notNil(msg.Data()), e.Failures+1))
+	return w.handler(ctx, job)
 }
 
 // fail records a failed attempt: in the place of the job, or as a dead letter. When the
 // record cannot be written, the lease runs out and the attempt is repeated.
 func (w *worker) fail(
 	ctx context.Context, msg jetstream.Msg, sequence uint64, e envelope, started time.Time, cause error,
-) {
+) error {
 	now := time.Now()
 	if e.Failures == 0 {
 		e.FirstAttempt = started.UTC()
 	}
 	e.Failures++
 	if w.queue.config.Retry.GiveUp(e.FirstAttempt, now, cause) {
-		w.report("bury job", w.bury(ctx, msg, e, now, cause))
-		return
+		return w.report("bury job", w.bury(ctx, msg, e, now, cause))
 	}
 	e.RetryAt = now.Add(w.queue.config.Retry.Wait(e.Failures)).UTC()
 	next, err := e.message(w.queue.jobsPrefix(), msg.Data())
@@ -218,12 +219,11 @@ func (w *worker) fail(
 		_, err = w.queue.provider.publish(ctx, next, jetstream.WithExpectLastSequencePerSubject(sequence))
 	}
 	if err != nil && !isConflict(err) {
-		w.report("retry job", err)
-		return
+		return w.report("retry job", err)
 	}
 	// Stored; or another worker, to whom the job went when this one lost its lease, has
 	// settled it. Either way the message that was delivered is gone.
-	w.report("retry job", msg.Ack())
+	return w.report("retry job", msg.Ack())
 }
 
 // bury writes the dead letter before it removes the job, so that an end between the two
@@ -268,19 +268,20 @@ func (q *queue) deadFull(ctx context.Context, subject string) bool {
 }
 
 // giveUpLease has the job delivered again after wait, to any worker.
-func (w *worker) giveUpLease(msg jetstream.Msg, wait time.Duration) {
+func (w *worker) giveUpLease(msg jetstream.Msg, wait time.Duration) error {
 	if wait > 0 {
-		w.report("delay job", msg.NakWithDelay(wait))
-		return
+		return w.report("delay job", msg.NakWithDelay(wait))
 	}
-	w.report("return job", msg.Nak())
+	return w.report("return job", msg.Nak())
 }
 
-// report logs what could not be told to the server; the lease of the job runs out then.
-func (w *worker) report(operation string, err error) {
+// report logs what could not be told to the server, and returns it; the lease of the job runs
+// out then.
+func (w *worker) report(operation string, err error) error {
 	if err != nil {
 		w.queue.warn("job not settled", slog.String("operation", operation), slog.Any("error", err))
 	}
+	return err
 }
 
 // finish removes a job and returns when the queue has said that it did.

@@ -51,11 +51,12 @@ func (a *attempt) run(ctx context.Context) {
 	a.register()
 	w.mu.Unlock()
 	started := time.Now()
-	err := w.handler(ctx, a.envelope.job(a.payload, a.envelope.Failures+1))
+	job := a.envelope.job(a.payload, a.envelope.Failures+1)
+	err := w.handler(ctx, job)
 	returned = true
 	settling, end := outlive(ctx, settleTimeout)
 	defer end()
-	a.settle(ctx, settling, started, err)
+	w.queue.config.Settle(job, a.settle(ctx, settling, started, err))
 }
 
 // isNotDue deals with a message of which no attempt is to be made, or not yet.
@@ -131,20 +132,22 @@ func (a *attempt) expire(ctx context.Context) {
 	a.giveBack(ctx, settling)
 }
 
-// settle decides by what the handler returned where the job goes.
-func (a *attempt) settle(ctx, settling context.Context, started time.Time, err error) {
+// settle decides by what the handler returned where the job goes. It returns why that is not
+// stored.
+func (a *attempt) settle(ctx, settling context.Context, started time.Time, err error) error {
 	switch {
 	case err == nil:
-		a.finish(ctx, settling, a.envelope)
-	case ctx.Err() != nil && !errors.Is(err, fabric.ErrGiveUp):
+		return a.finish(ctx, settling, a.envelope)
+	case fabric.IsPutBack(ctx, err):
 		a.giveBack(ctx, settling)
+		return nil
 	default:
-		a.fail(ctx, settling, started, err)
+		return a.fail(ctx, settling, started, err)
 	}
 }
 
 // finish removes the job.
-func (a *attempt) finish(ctx, settling context.Context, e envelope) bool {
+func (a *attempt) finish(ctx, settling context.Context, e envelope) error {
 	w := a.worker
 	err := w.persist(settling, "note job as finished", func(ctx context.Context) error {
 		return w.queue.claims.finished(ctx, e)
@@ -152,17 +155,17 @@ func (a *attempt) finish(ctx, settling context.Context, e envelope) bool {
 	if err != nil {
 		w.report("finish job", err)
 		a.giveBack(ctx, settling)
-		return false
+		return err
 	}
-	w.report("finish job", a.leave().Ack(false))
+	w.report("finish job", a.leave().Ack(false)) // otherwise it comes again, and is over by its claim
 	a.uncount(settling, true)
-	return true
+	return nil
 }
 
 // fail records a failed attempt: as the next state of the job, or as a dead letter. The old
 // state is removed when the new one is stored, so that an end between the two repeats the
 // attempt.
-func (a *attempt) fail(ctx, settling context.Context, started time.Time, cause error) {
+func (a *attempt) fail(ctx, settling context.Context, started time.Time, cause error) error {
 	w, e, now := a.worker, a.envelope, time.Now()
 	if e.Failures == 0 {
 		e.FirstAttempt = started.UTC()
@@ -171,22 +174,22 @@ func (a *attempt) fail(ctx, settling context.Context, started time.Time, cause e
 	e.FailedAt = now.UTC()
 	retry := w.queue.config.Retry
 	if retry.GiveUp(e.FirstAttempt, now, cause) {
-		a.bury(ctx, settling, e, fabric.Reason(cause))
-		return
+		return a.bury(ctx, settling, e, fabric.Reason(cause))
 	}
 	e.RetryAt = now.Add(retry.Wait(e.Failures)).UTC()
 	if err := w.queue.store(settling, e, a.payload); err != nil {
 		w.report("retry job", err)
 		a.giveBack(ctx, settling)
-		return
+		return err
 	}
 	w.queue.claims.failed(settling, e)
 	w.report("retry job", a.leave().Ack(false))
 	a.uncount(settling, false)
+	return nil
 }
 
 // bury makes the job a dead letter.
-func (a *attempt) bury(ctx, settling context.Context, e envelope, reason string) {
+func (a *attempt) bury(ctx, settling context.Context, e envelope, reason string) error {
 	w := a.worker
 	letter := fabric.DeadLetter{Job: e.job(a.payload, e.Failures), Reason: reason, FailedAt: e.FailedAt}
 	err := w.persist(settling, "bury job", func(ctx context.Context) error {
@@ -195,11 +198,13 @@ func (a *attempt) bury(ctx, settling context.Context, e envelope, reason string)
 	if err != nil {
 		w.report("bury job", err)
 		a.giveBack(ctx, settling)
-		return
+		return err
 	}
-	if a.finish(ctx, settling, e) && w.queue.config.Dead != nil {
+	err = a.finish(ctx, settling, e)
+	if err == nil && w.queue.config.Dead != nil {
 		w.queue.config.Dead(letter)
 	}
+	return err
 }
 
 // file makes a dead letter of a job that the broker gave up.

@@ -120,6 +120,23 @@ func (l *letters) trim(ctx context.Context) error {
 	return nil
 }
 
+// removeAll removes all letters, and what is left of some.
+func (l *letters) removeAll(ctx context.Context) error {
+	for _, documents := range []fabric.Documents{l.heads, l.payloads} {
+		list, err := documents.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, d := range list {
+			err := documents.Delete(ctx, d.Key, d.Revision)
+			if err != nil && !errors.Is(err, fabric.ErrNotFound) && !errors.Is(err, fabric.ErrConflict) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // all returns the heads of all letters in the store, oldest first.
 func (l *letters) all(ctx context.Context) ([]head, error) {
 	documents, err := l.heads.List(ctx)

@@ -53,17 +53,10 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 		jobs, err := q.count(ctx)
 		return jobs == 0, err
 	}}
-	heads, err := p.options.Documents.Documents(limit, p.storeName("dead", config.Name))
-	if err != nil {
+	if q.letters, err = p.openLetters(limit, config.Name); err != nil {
 		return nil, err
 	}
-	payloads, err := p.options.Documents.Documents(limit, p.storeName("payloads", config.Name))
-	if err != nil {
-		return nil, err
-	}
-	q.letters = &letters{
-		heads: heads, payloads: payloads, limit: config.MaxDead, dropped: p.options.Dropped, logger: logger,
-	}
+	q.letters.limit, q.letters.logger = config.MaxDead, logger
 	_, err = onSession(limit, p, func(s *session) (struct{}, error) { return struct{}{}, q.names.declare(limit, s) })
 	return q, p.explain(ctx, err)
 }

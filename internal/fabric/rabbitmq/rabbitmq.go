@@ -90,7 +90,10 @@ type Provider struct {
 	tallies map[string]*tally // by name of the queue
 }
 
-var _ fabric.QueueCarrier = (*Provider)(nil)
+var (
+	_ fabric.QueueCarrier = (*Provider)(nil)
+	_ fabric.QueueRemover = (*Provider)(nil)
+)
 
 // Open returns a Provider that is connected to one of the brokers. It waits for a broker that
 // is not there yet for as long as ctx lets it, and returns at once when a broker is older than
@@ -148,6 +151,53 @@ func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric
 		return nil, fmt.Errorf("open queue %q: %w", config.Name, err)
 	}
 	return q, nil
+}
+
+// RemoveQueue implements fabric.QueueRemover.
+func (p *Provider) RemoveQueue(ctx context.Context, name string) error {
+	err := p.ready(ctx)
+	if err == nil {
+		err = fabric.CheckName(name)
+	}
+	if err == nil {
+		err = p.removeQueue(ctx, name)
+	}
+	if err != nil {
+		return fmt.Errorf("remove queue %.300q: %w", name, err)
+	}
+	return nil
+}
+
+// removeQueue removes first what the broker has: letters may be listed until they are gone.
+func (p *Provider) removeQueue(ctx context.Context, name string) error {
+	limit, cancel := fabric.WithDefaultTimeout(ctx, openTimeout)
+	defer cancel()
+	names := newTopology(p.options.Prefix, name)
+	_, err := onSession(limit, p, func(s *session) (struct{}, error) { return struct{}{}, names.remove(limit, s) })
+	if err != nil {
+		return p.explain(ctx, err)
+	}
+	p.mu.Lock()
+	delete(p.tallies, name)
+	p.mu.Unlock()
+	letters, err := p.openLetters(limit, name)
+	if err == nil {
+		err = letters.removeAll(limit)
+	}
+	return p.explain(ctx, err)
+}
+
+// openLetters opens the dead letters of a queue.
+func (p *Provider) openLetters(ctx context.Context, queue string) (*letters, error) {
+	heads, err := p.options.Documents.Documents(ctx, p.storeName("dead", queue))
+	if err != nil {
+		return nil, err
+	}
+	payloads, err := p.options.Documents.Documents(ctx, p.storeName("payloads", queue))
+	if err != nil {
+		return nil, err
+	}
+	return &letters{heads: heads, payloads: payloads, dropped: p.options.Dropped, logger: p.options.Logger}, nil
 }
 
 // Ping implements fabric.Carrier. It asks the broker for an answer; the cache and the documents

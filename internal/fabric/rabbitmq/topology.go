@@ -148,6 +148,19 @@ func (t topology) inspect(ctx context.Context, s *session) (extent, error) {
 	})
 }
 
+// remove deletes the queues with what is in them.
+func (t topology) remove(ctx context.Context, s *session) error {
+	_, err := ask(ctx, &s.questions, func(ch *amqp.Channel) (none struct{}, err error) {
+		for _, queue := range append(t.stores(), t.busy) {
+			if _, err := ch.QueueDelete(queue, false, false, false); err != nil && !isMissing(err) {
+				return none, fmt.Errorf("delete queue %s: %w", queue, err)
+			}
+		}
+		return none, nil
+	})
+	return err
+}
+
 // isMissing says whether a queue is not there, or not at the moment.
 func isMissing(err error) bool {
 	var answer *amqp.Error

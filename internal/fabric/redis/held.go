@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -19,8 +20,9 @@ type lock struct {
 	id       string // of the holder
 	token    uint64
 
-	began time.Time     // before the last renewal that succeeded was asked for; used by the keeper
-	lost  chan struct{} // closed by the keeper
+	end   atomic.Pointer[time.Time] // of the lease, as far as it is renewed
+	began time.Time                 // before the last renewal that succeeded was asked for; used by the keeper
+	lost  chan struct{}             // closed by the keeper
 	stop  context.CancelFunc
 	kept  chan struct{} // closed when the keeper has ended
 	once  sync.Once
@@ -33,6 +35,7 @@ const renewals = 4
 // hold begins to keep the lock that was taken with that token.
 func (k *lock) hold(token uint64) *lock {
 	k.token = token
+	k.reckon()
 	k.lost, k.kept = make(chan struct{}), make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
@@ -43,6 +46,15 @@ func (k *lock) hold(token uint64) *lock {
 // Token implements fabric.Lock. It is the time of the server at which the lock was taken, in
 // microseconds, or more when that would not be over the one before.
 func (k *lock) Token() uint64 { return k.token }
+
+// reckon tells until when the lock is certainly held.
+func (k *lock) reckon() {
+	end := k.began.Add(k.duration)
+	k.end.Store(&end)
+}
+
+// Until implements fabric.Lock.
+func (k *lock) Until() time.Time { return *k.end.Load() }
 
 // Lost implements fabric.Lock.
 func (k *lock) Lost() <-chan struct{} { return k.lost }
@@ -104,6 +116,7 @@ func (k *lock) renew(ctx context.Context) error {
 		return errors.Join(fabric.ErrLost, err)
 	}
 	k.began = began
+	k.reckon()
 	return nil
 }
 

@@ -24,6 +24,8 @@ var (
 	buryJobScript   = load("queue_bury")
 	deadPageScript  = load("queue_dead")
 	reviveScript    = load("queue_revive")
+
+	removeQueueScript = load("queue_remove")
 )
 
 // queue is one handle of a queue.

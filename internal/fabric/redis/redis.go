@@ -33,7 +33,10 @@ type Provider struct {
 	buses map[string]*bus
 }
 
-var _ fabric.Provider = (*Provider)(nil)
+var (
+	_ fabric.Provider     = (*Provider)(nil)
+	_ fabric.QueueRemover = (*Provider)(nil)
+)
 
 // Documents implements fabric.Provider.
 func (p *Provider) Documents(ctx context.Context, name string) (fabric.Documents, error) {
@@ -52,6 +55,18 @@ func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
 	return newQueue(p, config), nil
+}
+
+// RemoveQueue implements fabric.QueueRemover.
+func (p *Provider) RemoveQueue(ctx context.Context, name string) error {
+	if err := p.check(ctx, "queue", name); err != nil {
+		return err
+	}
+	keys := newQueue(p, fabric.QueueConfig{Name: name}).keys
+	if _, err := p.runDurable(ctx, removeQueueScript, keys, nil); err != nil {
+		return fmt.Errorf("remove queue %q: %w", name, translate(err))
+	}
+	return nil
 }
 
 // Signal implements fabric.Provider. In a cluster each name has a connection, otherwise they

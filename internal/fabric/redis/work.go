@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -123,7 +122,7 @@ func (w *worker) leave(ctx context.Context) {
 	if err == nil && d != nil {
 		err = w.keep(ctx, *d, w.queue.visibility())
 	}
-	w.report("return job", err)
+	_ = w.report("return job", err) // its lease runs out
 }
 
 // ask takes a job, or returns after how long to ask again.
@@ -180,25 +179,27 @@ func (w *worker) attempt(ctx context.Context, d delivered) {
 	if err != nil { // not written by a queue: no attempt can mend it
 		w.queue.warn("job unreadable, dropped", slog.String("id", d.id), slog.Any("error", err))
 		w.queue.provider.options.Dropped(fabric.DropJobUnreadable, 1)
-		w.report("drop job", w.finish(ctx, d))
+		_ = w.report("drop job", w.finish(ctx, d)) // it comes again, and is dropped then
 		return
 	}
 	started := time.Now()
-	err = w.handle(ctx, d, e)
+	job := e.job(d.id, notNil(d.payload), e.Failures+1)
+	err = w.handle(ctx, d, job)
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	switch {
 	case err == nil:
-		w.report("finish job", w.finish(settle, d))
-	case ctx.Err() != nil && !errors.Is(err, fabric.ErrGiveUp):
-		w.report("return job", w.keep(settle, d, w.queue.visibility()))
+		err = w.report("finish job", w.finish(settle, d))
+	case fabric.IsPutBack(ctx, err):
+		err = w.report("return job", w.keep(settle, d, w.queue.visibility()))
 	default:
-		w.fail(settle, d, e, started, err)
+		err = w.fail(settle, d, e, started, err)
 	}
+	w.queue.config.Settle(job, err)
 }
 
 // handle runs the handler and keeps the lease of its job meanwhile.
-func (w *worker) handle(ctx context.Context, d delivered, e envelope) error {
+func (w *worker) handle(ctx context.Context, d delivered, job fabric.Job) error {
 	var keeper sync.WaitGroup
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer keeper.Wait()
@@ -214,12 +215,12 @@ func (w *worker) handle(ctx context.Context, d delivered, e envelope) error {
 				return
 			case <-ticker.C:
 				if err := w.keep(keeping, d, 0); keeping.Err() == nil {
-					w.report("keep job", err)
+					_ = w.report("keep job", err) // the lease may run out
 				}
 			}
 		}
 	})
-	return w.handler(ctx, e.job(d.id, notNil(d.payload), e.Failures+1))
+	return w.handler(ctx, job)
 }
 
 // keep tells the server for how long the worker of a job has not been heard of.
@@ -237,15 +238,14 @@ func (w *worker) finish(ctx context.Context, d delivered) error {
 
 // fail records a failed attempt: in the job, or as a dead letter. When the record cannot be
 // written, the lease runs out and the attempt is repeated.
-func (w *worker) fail(ctx context.Context, d delivered, e envelope, started time.Time, cause error) {
+func (w *worker) fail(ctx context.Context, d delivered, e envelope, started time.Time, cause error) error {
 	now := time.Now()
 	if e.Failures == 0 {
 		e.FirstAttempt = started.UTC()
 	}
 	e.Failures++
 	if w.queue.config.Retry.GiveUp(e.FirstAttempt, now, cause) {
-		w.report("bury job", w.bury(ctx, d, e, now, cause))
-		return
+		return w.report("bury job", w.bury(ctx, d, e, now, cause))
 	}
 	next, err := e.encode()
 	if err == nil {
@@ -253,7 +253,7 @@ func (w *worker) fail(ctx context.Context, d delivered, e envelope, started time
 			w.queue.news, d.entry, d.delivery, d.id, next, microseconds(w.queue.config.Retry.Wait(e.Failures)),
 		})
 	}
-	w.report("retry job", err)
+	return w.report("retry job", err)
 }
 
 // bury makes the job a dead letter.
@@ -288,9 +288,11 @@ func (w *worker) bury(ctx context.Context, d delivered, e envelope, now time.Tim
 	return nil
 }
 
-// report logs what could not be told to the server; the lease of the job runs out then.
-func (w *worker) report(operation string, err error) {
+// report logs what could not be told to the server, and returns it; the lease of the job runs out
+// then.
+func (w *worker) report(operation string, err error) error {
 	if err != nil && w.queue.provider.life.Err() == nil {
 		w.queue.warn("job not settled", slog.String("operation", operation), slog.Any("error", err))
 	}
+	return err
 }

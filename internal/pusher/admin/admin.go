@@ -1,10 +1,10 @@
-// Package admin is the administration API of a node: apps, dead webhooks and the node's
+// Package admin is the administration API of a node: apps, dead webhooks, keys and the node's
 // cluster, as JSON over HTTP below PathPrefix, for whoever holds the token. Client is its
 // other end.
 //
 // It may import apps, webhook and fabric. It must never import the hub, the transport, the
 // membership or the engine: a change reaches the first two through the registry, and what
-// it shows and does of the others comes through the interface Cluster.
+// it shows and does of the others comes through the interfaces Cluster and Keys.
 package admin
 
 import (

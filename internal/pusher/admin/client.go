@@ -144,6 +144,24 @@ func (c *Client) DiscardDead(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "webhooks/dead-letters/"+url.PathEscape(id), nil, nil)
 }
 
+// ListKeys returns all keys of the primitives, without their tokens.
+func (c *Client) ListKeys(ctx context.Context) ([]KeyView, error) {
+	var list KeyList
+	err := c.call(ctx, http.MethodGet, "keys", nil, &list)
+	return list.Keys, err
+}
+
+// CreateKey creates a key of the primitives and returns it with its token.
+func (c *Client) CreateKey(ctx context.Context, key NewKey) (KeyView, error) {
+	var created KeyView
+	return created, c.call(ctx, http.MethodPost, "keys", key, &created)
+}
+
+// RevokeKey removes a key of the primitives.
+func (c *Client) RevokeKey(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "keys/"+url.PathEscape(id), nil, nil)
+}
+
 // call does one request and decodes the answer into answer unless that is nil.
 func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
 	var reader io.Reader

@@ -20,9 +20,9 @@ const (
 	CodeUnauthorized     = "unauthorized"       // 401
 	CodeNotFound         = "not_found"          // 404
 	CodeMethodNotAllowed = "method_not_allowed" // 405
-	CodeExists           = "exists"             // 409: another app has that id or key
+	CodeExists           = "exists"             // 409: another app or key has that id or key
 	CodeConflict         = "conflict"           // 409: changed by others at the same time
-	CodeStatic           = "static"             // 409: an app of the configuration file, or there is no other kind
+	CodeStatic           = "static"             // 409: an app or key of the configuration file, or there is no other kind
 	CodeRefused          = "refused"            // 409: the database cannot hold it, or does not let it be changed
 	CodeUnreadable       = "unreadable"         // 409: the app's row in the database cannot be understood
 	CodeStays            = "stays"              // 409: the member cannot be taken out as things are
@@ -51,13 +51,13 @@ func (h *Handler) explain(r *http.Request, err error) problem {
 	case errors.As(err, &tooLarge):
 		return problem{http.StatusRequestEntityTooLarge, CodeTooLarge,
 			fmt.Sprintf("the body is over %d bytes", maxBody)}
-	case errors.Is(err, errInvalidRequest), errors.Is(err, apps.ErrInvalid):
+	case errors.Is(err, errInvalidRequest), errors.Is(err, apps.ErrInvalid), errors.Is(err, ErrKeyInvalid):
 		return problem{http.StatusBadRequest, CodeInvalid, err.Error()}
-	case errors.Is(err, apps.ErrNotFound), errors.Is(err, fabric.ErrNotFound):
+	case errors.Is(err, apps.ErrNotFound), errors.Is(err, fabric.ErrNotFound), errors.Is(err, ErrNoKey):
 		return problem{http.StatusNotFound, CodeNotFound, err.Error()}
-	case errors.Is(err, apps.ErrExists):
+	case errors.Is(err, apps.ErrExists), errors.Is(err, ErrKeyExists):
 		return problem{http.StatusConflict, CodeExists, err.Error()}
-	case errors.Is(err, apps.ErrStatic), errors.Is(err, apps.ErrFixed):
+	case errors.Is(err, apps.ErrStatic), errors.Is(err, apps.ErrFixed), errors.Is(err, ErrKeyStatic):
 		return problem{http.StatusConflict, CodeStatic, err.Error()}
 	case errors.Is(err, apps.ErrRefused):
 		return problem{http.StatusConflict, CodeRefused, err.Error()}

@@ -143,7 +143,7 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 	row := func(name, value string) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\n", name, printable(value)) // Flush reports its error
 	}
-	row("cluster", fmt.Sprintf("%s (%s)", view.Domain, cmp.Or(view.ID, "not found yet")))
+	row("cluster", describeCluster(view))
 	if view.Starting != "" {
 		row("starting", view.Starting)
 	}
@@ -168,6 +168,14 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 		return err
 	}
 	return printMembers(out, view)
+}
+
+// describeCluster names the cluster. Where nodes share a broker, its domain is all of its name.
+func describeCluster(view admin.ClusterView) string {
+	if view.ID == "" && view.Bus != nil {
+		return view.Domain
+	}
+	return fmt.Sprintf("%s (%s)", view.Domain, cmp.Or(view.ID, "not found yet"))
 }
 
 // describeBus says what the nodes share, and what is wrong with it.

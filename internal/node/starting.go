@@ -41,7 +41,7 @@ func (n *Node) welcome() error {
 			return err
 		}
 		var cluster admin.Cluster
-		if n.config.Cluster.Enabled() {
+		if n.config.Clustered() {
 			cluster = n
 		}
 		handler := admin.NewStarting(cluster, token, waiting, n.log.With("part", "admin"))

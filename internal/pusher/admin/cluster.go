@@ -39,7 +39,8 @@ var (
 var ErrStopping = errors.New("the node is stopping")
 
 // errNoCluster is the answer of a node of its own.
-var errNoCluster = errors.New("this node is not in a cluster: cluster.seeds and cluster.bootstrap_expect are not set")
+var errNoCluster = errors.New("this node is not in a cluster: neither cluster.seeds nor " +
+	"cluster.bootstrap_expect is set, and no broker carries fabric.signal")
 
 // Pace of a drain that names none, and its bounds.
 const (

@@ -72,9 +72,12 @@ func ExampleQueue_Work() {
 		}
 	}
 	working, enough := context.WithCancel(ctx)
+	left := 2
 	err := mail.Work(working, client.WorkOptions{Concurrency: 1}, func(ctx context.Context, job *client.Lease) error {
-		if job.ID == "nobody" {
+		if left--; left == 0 {
 			enough()
+		}
+		if job.ID == "nobody" {
 			return fmt.Errorf("no such mailbox: %w", client.ErrGiveUp)
 		}
 		fmt.Printf("%s, in attempt %d\n", job.Payload, job.Attempt)

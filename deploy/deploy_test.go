@@ -53,6 +53,7 @@ func families(t *testing.T) map[string]family {
 	described(t, all, api.NewMetrics(prefix, "6001"))
 	described(t, all, primitives.NewMetrics(prefix))
 	described(t, all, telemetry.NewCluster(prefix, nil))
+	described(t, all, telemetry.NewCarrier(prefix, "redis", "signal", nil))
 	metrics := telemetry.NewMetrics(prefix, "v0")
 	// A vector is not gathered before it has a value.
 	metrics.Drop("any")

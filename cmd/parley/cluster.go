@@ -151,9 +151,10 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 		row("asked", fmt.Sprintf("%s, view %d", nodeName(view, view.Self), view.Epoch))
 		row("nodes", describeNodes(view))
 	}
-	if view.Bus != nil {
-		row("shares", describeBus(*view.Bus))
-	} else if view.Starting == "" {
+	for _, broker := range view.Brokers {
+		row("shares", describeBroker(broker))
+	}
+	if !view.OverBroker() && view.Starting == "" {
 		row("replicas", describeReplicas(view))
 		row("survives", describeSurvival(view.Replicas))
 		row("engine", describeEngine(view))
@@ -172,17 +173,17 @@ func printCluster(out io.Writer, view admin.ClusterView) error {
 
 // describeCluster names the cluster. Where nodes share a broker, its domain is all of its name.
 func describeCluster(view admin.ClusterView) string {
-	if view.ID == "" && view.Bus != nil {
+	if view.OverBroker() {
 		return view.Domain
 	}
 	return fmt.Sprintf("%s (%s)", view.Domain, cmp.Or(view.ID, "not found yet"))
 }
 
-// describeBus says what the nodes share, and what is wrong with it.
-func describeBus(bus admin.BusView) string {
-	text := fmt.Sprintf("%s (%s)", bus.Driver, strings.Join(bus.Carries, ", "))
-	if bus.Error != "" {
-		text += ", which cannot be reached: " + bus.Error
+// describeBroker says what nodes share by it, and what is wrong with it.
+func describeBroker(broker admin.BrokerView) string {
+	text := fmt.Sprintf("%s (%s)", broker.Driver, strings.Join(broker.Carries, ", "))
+	if broker.Error != "" {
+		text += ", which cannot be reached: " + broker.Error
 	}
 	return text
 }

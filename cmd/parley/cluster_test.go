@@ -226,6 +226,34 @@ func TestClusterStatusWhileStarting(t *testing.T) {
 	}
 }
 
+// Nodes that share a broker have neither an identity of their cluster nor replicas.
+func TestClusterStatusOverBroker(t *testing.T) {
+	var out bytes.Buffer
+	err := printCluster(&out, admin.ClusterView{
+		Domain: "parley", Self: "a", Epoch: 3,
+		Members: []admin.ClusterMember{{ID: "a", Name: "node1", State: "ready", Roles: []string{"gateway"}}},
+		Brokers: []admin.BrokerView{
+			{Driver: "redis", Carries: []string{"signal", "cache"}},
+			{Driver: "rabbitmq", Carries: []string{"queue"}, Error: "refused"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `cluster  parley
+asked    node1, view 3
+nodes    1 ready
+shares   redis (signal, cache)
+shares   rabbitmq (queue), which cannot be reached: refused
+
+NAME   STATE  CLIENTS  ADDRESS  ROLES    SUB-DOMAIN  PROPERTIES  VERSION  ID
+node1  ready  0                 gateway  -           -           -        a
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &out, want)
+	}
+}
+
 func TestDescribeEngine(t *testing.T) {
 	for _, test := range []struct {
 		engine admin.EngineView

@@ -143,6 +143,9 @@ func TestMixedCarriers(t *testing.T) {
 			t.Errorf("nothing is in %s:\n%s", database, keyspace)
 		}
 	}
+	if list := nodes[0].ClusterView().Brokers; len(list) != 5 || list[0].Driver != config.DriverNATS || list[0].Error != "" {
+		t.Errorf("the brokers are %+v", list)
+	}
 	stores.Kill()
 	both("they say what they miss", missing("documents, lock, queue"))
 	nodes[1].publish("cache-c", "second", "2")

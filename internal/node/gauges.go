@@ -22,7 +22,7 @@ func clusterState(view admin.ClusterView) telemetry.ClusterState {
 	for _, m := range view.Members {
 		state.Members[m.State]++
 	}
-	if view.Starting != "" || view.Bus != nil {
+	if view.Starting != "" || view.OverBroker() {
 		return state
 	}
 	away := 0

@@ -43,23 +43,30 @@ func (n *Node) ClusterView() admin.ClusterView {
 	shown.Forgetting = n.forgetter.view(func(id string) bool {
 		return slices.ContainsFunc(shown.Missing, func(m admin.ClusterMember) bool { return m.ID == id })
 	})
-	switch {
-	case k.bus != nil:
-		shown.Bus = n.busView(k.bus)
-	case !starting:
+	if !starting || k.bus != nil {
+		shown.Brokers = n.brokersView()
+	}
+	if !starting && k.bus == nil {
 		n.viewReplicas(&shown.Replicas)
 		shown.Engine = n.engineView()
 	}
 	return shown
 }
 
-// busView tells how the broker is that the nodes share.
-func (n *Node) busView(bus *carrier) *admin.BusView {
-	shown := &admin.BusView{Driver: bus.driver, Carries: slices.Clone(bus.parts)}
-	if err := bus.probe(context.Background()); err != nil {
-		shown.Error = err.Error()
+// brokersView tells how the brokers are that the nodes share.
+func (n *Node) brokersView() []admin.BrokerView {
+	var list []admin.BrokerView
+	for _, c := range n.carriers.list {
+		if !c.isBroker() {
+			continue
+		}
+		shown := admin.BrokerView{Driver: c.driver, Carries: slices.Clone(c.parts)}
+		if err := c.probe(context.Background()); err != nil {
+			shown.Error = err.Error()
+		}
+		list = append(list, shown)
 	}
-	return shown
+	return list
 }
 
 // viewMembers tells who is there and who is not.

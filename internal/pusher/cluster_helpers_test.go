@@ -276,6 +276,13 @@ func (e *ear) Close(code int, _ string) {
 	e.closed = code
 }
 
+// closedWith is the code it was closed with, 0 for none.
+func (e *ear) closedWith() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed
+}
+
 func (e *ear) Send(f *websocket.Frame) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -329,26 +329,26 @@ func TestConnectionQuotaOfThoseWhoComeAtOnce(t *testing.T) {
 		for range 3 { // until all have heard of all
 			hs.settle()
 			for _, e := range ears {
-				if e.closed == protocol.CodeOverQuota && !refused[e] {
+				if e.closedWith() == protocol.CodeOverQuota && !refused[e] {
 					refused[e] = true
 					e.leave()
 				}
 			}
 		}
-		if stay := 1 + len(ears) - len(refused); stay != 10 || old.closed != 0 {
-			t.Errorf("%d stay, and the oldest was closed with %d", stay, old.closed)
+		if stay := 1 + len(ears) - len(refused); stay != 10 || old.closedWith() != 0 {
+			t.Errorf("%d stay, and the oldest was closed with %d", stay, old.closedWith())
 		}
 		time.Sleep(2 * overTime)
 		hs.app.Limits.MaxConnections = 5
 		first := a.connect()
 		hs.settle()
 		for _, e := range append(ears, old) {
-			if !refused[e] && e.closed != 0 {
-				t.Errorf("who was there was closed with %d", e.closed)
+			if !refused[e] && e.closedWith() != 0 {
+				t.Errorf("who was there was closed with %d", e.closedWith())
 			}
 		}
-		if first.closed != protocol.CodeOverQuota {
-			t.Errorf("who came then was answered with %d", first.closed)
+		if first.closedWith() != protocol.CodeOverQuota {
+			t.Errorf("who came then was answered with %d", first.closedWith())
 		}
 	})
 }

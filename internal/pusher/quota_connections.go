@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -82,7 +83,11 @@ func (r *realm) over(now time.Time) []*client {
 			newest = append(newest, c)
 		}
 	}
-	slices.SortFunc(newest, func(a, b *client) int { return b.opened.Compare(a.opened) })
+	// In one order for clients of the same moment as well: those who were picked before, and have not
+	// gone yet, are picked again, and no others beside them.
+	slices.SortFunc(newest, func(a, b *client) int {
+		return cmp.Or(b.opened.Compare(a.opened), cmp.Compare(a.session.ID, b.session.ID))
+	})
 	count := min(len(newest), len(r.clients)+taken-max)
 	if count < 0 {
 		return nil

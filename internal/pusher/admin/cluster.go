@@ -62,16 +62,19 @@ type ClusterView struct {
 	Members  []ClusterMember `json:"members"` // alive, sorted by id
 	Missing  []ClusterMember `json:"missing"` // of the cluster, and not alive as the node sees it
 	Engine   EngineView      `json:"engine"`
-	// Bus is the broker that the nodes share, who have no cluster of engines then: Replicas and
-	// Engine tell nothing. Nil in a cluster of engines.
-	Bus *BusView `json:"bus,omitempty"`
+	// Brokers carry parts of what the nodes share. Those that have no cluster of engines have no
+	// ID: Replicas and Engine tell nothing then.
+	Brokers []BrokerView `json:"brokers,omitempty"`
 	// Forgetting is the last member that the asked node was told to take out, until that is
 	// done, or has failed and the member is back; nil for none.
 	Forgetting *Forgetting `json:"forgetting,omitempty"`
 }
 
-// BusView tells of the broker that nodes share.
-type BusView struct {
+// OverBroker tells whether nodes are one server because they share a broker.
+func (v ClusterView) OverBroker() bool { return v.ID == "" && len(v.Brokers) > 0 }
+
+// BrokerView tells of a broker that nodes share.
+type BrokerView struct {
 	Driver  string   `json:"driver"`
 	Carries []string `json:"carries"`         // signal, cache, …
 	Error   string   `json:"error,omitempty"` // why it cannot be reached; empty while it can

@@ -27,8 +27,10 @@ build-all:
 		GOOS=$$os GOARCH=$$arch $(BUILD) -o dist/parley-$$os-$$arch$$ext ./cmd/parley; \
 	done
 
-## test: install what the tests need, then lint, unit tests, real clients, clusters, faults
-test: test-deps lint unit e2e test-cluster faults-short
+## test: install what the tests need, then lint, unit tests, clusters, faults, real clients; two at a
+##	time, as they mostly wait. What one printed comes when it has ended.
+test: test-deps build
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-cluster unit faults-short e2e
 
 ## test-deps: install what the tests need (Debian packages when root, npm packages)
 test-deps:
@@ -54,7 +56,7 @@ unit:
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: test-deps
 	go test -race -p 1 $(addprefix ./,$(CLUSTERED))
-	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth
+	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth ./test/linear
 
 ## e2e: the real clients against the real binary
 e2e: build

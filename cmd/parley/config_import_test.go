@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/parleyio/parley/test/servers"
 )
 
 // writeFile writes a file into a new directory.
@@ -150,6 +153,36 @@ func TestServeForeignConfig(t *testing.T) {
 	}
 	if strings.Contains(log, "imported-secret") || strings.Contains(log, "mysql-secret") {
 		t.Errorf("the log shows a secret:\n%s", log)
+	}
+	p.terminate()
+}
+
+// A node that is started with Sockudo's configuration shares what it has over Sockudo's Redis.
+func TestServeForeignConfigOverRedis(t *testing.T) {
+	t.Parallel()
+	redis := servers.StartRedis(t, servers.RedisConfig{Password: "redis-password"})
+	file := writeFile(t, "config.json", fmt.Sprintf(`{
+		"adapter": {"driver": "redis", "redis": {"prefix": "sockudo:", "requests_timeout": 5000}},
+		"cache": {"driver": "redis"}, "queue": {"driver": "redis"}, "rate_limiter": {"driver": "redis"},
+		"database": {"redis": {"host": "127.0.0.1", "port": %d, "password": "redis-password"}},
+		"instance": {"process_id": "node-from-sockudo"},
+		"app_manager": {"array": {"apps": [{"id": "4711", "key": "imported-key", "secret": "imported-secret"}]}}}`, redis.Port))
+	p := serving(t, filepath.Join(t.TempDir(), "data"), "-c", file)
+	if !strings.Contains(p.out.String(), "?key=imported-key") {
+		t.Error("the app is missing")
+	}
+	if clients := redis.Do("client", "list"); !strings.Contains(clients, "name=node-from-sockudo") {
+		t.Errorf("the node is not connected to Redis:\n%s", clients)
+	}
+	if keys := redis.Do("keys", "sockudo:*"); strings.TrimSpace(keys) == "" {
+		t.Error("nothing is kept in Redis")
+	}
+	log := p.errout.String()
+	if part := "setting=adapter.redis.requests_timeout source=config.json:2"; strings.Count(log, part) != 1 {
+		t.Errorf("%q is not once in the log", part)
+	}
+	if strings.Contains(log, "redis-password") || strings.Contains(log, "imported-secret") {
+		t.Error("the log shows a secret")
 	}
 	p.terminate()
 }

@@ -191,7 +191,7 @@ func TestServeRefuses(t *testing.T) {
 	}{
 		{[]string{"serve", "--chanels.port=1"}, []string{"unknown flag", "--channels.port"}},
 		{[]string{"serve", "--channels.port=high"}, []string{"channels.port"}},
-		{[]string{"serve", "--fabric.driver=kafka"}, []string{"fabric.driver", "embedded"}},
+		{[]string{"serve", "--fabric.driver=rabbitmq"}, []string{"fabric.driver", "embedded"}},
 		{[]string{"serve", "more"}, []string{"more"}},
 		{[]string{"serve", "-c", "missing.toml"}, []string{"missing.toml"}},
 		{[]string{"serve", "--channels.host=127.0.0.1", "--channels.port=" + port}, []string{"in use", "channels.port", "PARLEY_CHANNELS_PORT"}},

@@ -80,7 +80,8 @@ var fabricOptions = []field[Config]{
 		"How many replicas of Redis must have a durable write before it counts; otherwise a failover may lose it.",
 		func(c *Config) *int { return &c.Redis.WaitReplicas }, atLeast(0)),
 	option("redis.signal", "", stringKind,
-		"Another place for signals: the number of a database, or the URL of another Redis; empty for the same.",
+		"Another place for signals: the number of a database, or the URL of another Redis, which says all about it; "+
+			"empty for the same.",
 		func(c *Config) *string { return &c.Redis.Signal }, isRedisPlace).secret(),
 	option("redis.cache", "", stringKind,
 		"Another place for caches, likewise.",

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/fabric"
 	natsfabric "github.com/parleyio/parley/internal/fabric/nats"
 	"github.com/parleyio/parley/internal/fabric/rabbitmq"
@@ -56,35 +57,47 @@ func (n *Node) openRabbitMQ(ctx context.Context) (fabric.QueueCarrier, error) {
 // openRedis connects to Redis, or to another place for one part: the number of a database, or a
 // URL.
 func (n *Node) openRedis(ctx context.Context, place string, cluster bool) (fabric.Provider, error) {
-	c := n.config.Redis
-	secured, err := brokerTLS("redis", c.CAFile, c.CertFile, c.KeyFile)
+	options, err := redisOptions(n.config.Redis, place)
 	if err != nil {
 		return nil, err
 	}
-	if secured == nil && c.TLS {
+	options.Cluster = cluster
+	options.Name, options.Logger, options.Dropped = n.config.Node.Name, n.log.With("part", "redis"), n.metrics.Lost
+	return redis.Open(ctx, options)
+}
+
+// redisOptions returns how to reach a place. A URL says all about the Redis that it names: nothing of
+// the other one but the prefix, the replicas to wait for and the files for TLS counts there.
+func redisOptions(c config.Redis, place string) (redis.Options, error) {
+	options := redis.Options{Servers: c.Servers, Prefix: c.Prefix, WaitReplicas: c.WaitReplicas}
+	secured, err := brokerTLS("redis", c.CAFile, c.CertFile, c.KeyFile)
+	if err != nil {
+		return options, err
+	}
+	speaksTLS := c.TLS
+	if strings.Contains(place, "://") {
+		options.Servers, speaksTLS = []string{place}, false
+	} else {
+		options.Username, options.Password, options.Database = c.Username, c.Password, c.Database
+		options.SentinelMaster = c.SentinelMaster
+		options.SentinelUsername, options.SentinelPassword = c.SentinelUsername, c.SentinelPassword
+		if place != "" {
+			if options.Database, err = strconv.Atoi(place); err != nil {
+				return options, fmt.Errorf("number of a database of Redis: %w", err)
+			}
+		}
+	}
+	if !speaksTLS && !strings.HasPrefix(options.Servers[0], "rediss://") {
+		return options, nil
+	}
+	if secured == nil {
 		secured = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	options := redis.Options{
-		Servers: c.Servers, Username: c.Username, Password: c.Password, Database: c.Database, Prefix: c.Prefix,
-		Cluster: cluster, SentinelMaster: c.SentinelMaster, SentinelUsername: c.SentinelUsername,
-		SentinelPassword: c.SentinelPassword, WaitReplicas: c.WaitReplicas,
-		Name: n.config.Node.Name, Logger: n.log.With("part", "redis"), Dropped: n.metrics.Lost,
+	options.TLS = secured
+	if options.SentinelMaster != "" {
+		options.SentinelTLS = secured
 	}
-	if strings.Contains(place, "://") {
-		options.Servers, options.Username, options.Password, options.Database = []string{place}, "", "", 0
-		options.SentinelMaster = ""
-	} else if place != "" {
-		if options.Database, err = strconv.Atoi(place); err != nil {
-			return nil, fmt.Errorf("number of a database of Redis: %w", err)
-		}
-	}
-	if c.TLS || secured != nil && strings.HasPrefix(options.Servers[0], "rediss://") {
-		options.TLS = secured
-		if options.SentinelMaster != "" {
-			options.SentinelTLS = secured
-		}
-	}
-	return redis.Open(ctx, options)
+	return options, nil
 }
 
 // brokerTLS returns what the files say, nil when none is given. The section is that of the options.

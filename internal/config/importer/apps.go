@@ -118,9 +118,5 @@ func (r *run) dropApp(prefix string, required ...string) {
 	if !any || len(lacking) == 0 {
 		return
 	}
-	for _, name := range slices.Clone(r.order) {
-		if strings.HasPrefix(name, prefix) {
-			r.drop(name, "the app has no "+strings.Join(lacking, " and no "))
-		}
-	}
+	r.dropUnder("the app has no "+strings.Join(lacking, " and no "), prefix)
 }

@@ -58,43 +58,6 @@ func listOf(value any) []string {
 
 func list(value any) (any, error) { return listOf(value), nil }
 
-// single makes a list of one value, which may hold commas.
-func single(value any) (any, error) { return []string{strings.TrimSpace(textOf(value))}, nil }
-
-// redisNodes makes addresses of the nodes of a Redis Cluster.
-func redisNodes(value any) (any, error) {
-	var urls []string
-	for _, node := range listOf(value) {
-		if !strings.Contains(node, "://") {
-			node = "redis://" + node
-		}
-		urls = append(urls, node)
-	}
-	return urls, nil
-}
-
-// redisServer drops the database number of an address, redisDatabase keeps it alone.
-func redisServer(value any) (any, error) {
-	u, err := url.Parse(strings.TrimSpace(textOf(value)))
-	if err != nil {
-		return nil, errors.New("must be an address such as redis://host:6379/0")
-	}
-	u.Path = ""
-	return []string{u.String()}, nil
-}
-
-func redisDatabase(value any) (any, error) {
-	u, err := url.Parse(strings.TrimSpace(textOf(value)))
-	if err != nil {
-		return nil, errors.New("must be an address such as redis://host:6379/0")
-	}
-	database := strings.Trim(u.Path, "/")
-	if database == "" {
-		return nil, noEffect("it names no database number")
-	}
-	return number(database)
-}
-
 // words splits a text at its spaces, as WuKongIM does in the environment.
 func words(value any) []string {
 	if list, ok := value.([]string); ok {

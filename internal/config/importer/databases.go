@@ -24,7 +24,7 @@ var databases = []string{"mysql", "postgres"}
 // databaseRules are the rules for the table of apps.
 func databaseRules() []rule {
 	rules := []rule{
-		chooses("app_manager.driver", "app_store.driver", appDriver),
+		takes("app_manager.driver", "app_store.driver", appDriver),
 		takes("app_manager.cache.ttl", "app_store.cache_ttl", secondsOrNone),
 	}
 	rules = append(rules, under("database_pooling.enabled",
@@ -116,11 +116,7 @@ func (r *run) deriveDatabase(defaults map[string]string) {
 		r.drop("database.connection_pool_size", whyPoolSize)
 	}
 	if chosen == "" {
-		for _, setting := range slices.Clone(r.order) {
-			if strings.HasPrefix(setting, "app_manager.cache.") {
-				r.drop(setting, whyAppCache)
-			}
-		}
+		r.dropUnder(whyAppCache, "app_manager.cache.")
 		return
 	}
 	r.fillDatabase(chosen, defaults)

@@ -151,21 +151,20 @@ func TestHiddenInside(t *testing.T) {
 
 // TestWaitingBecomesEffective declares an option that this version lacks.
 func TestWaitingBecomesEffective(t *testing.T) {
-	files := []File{text(".env", "ADAPTER_DRIVER=redis\nDATABASE_REDIS_HOST=redis\nDATABASE_REDIS_PASSWORD=a/b\n")}
+	files := []File{text(".env", "DB_DIALECT=postgres\nDB_HOST=db\nDB_PASSWORD=a/b\nCACHE_DEFAULT_STORE=memory\n")}
 	sys, sources, err := recognise(files, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, exists := range []bool{false, true} {
 		r := &run{system: sys, result: &Result{set: map[string]assignment{}}, declared: declarations()}
-		delete(r.declared, "redis.servers")
 		if exists {
-			r.declared["redis.servers"] = config.Declared{Key: "redis.servers", Kind: "list", List: true, Private: true}
+			r.declared["database.url"] = config.Declared{Key: "database.url", Kind: "string", Private: true}
 		}
 		r.read(sources)
 		r.apply()
-		got := r.result.set["redis.servers"]
-		if textOf(got.value) != "redis://:a%2Fb@redis:6379" || (got.waiting == "") != exists {
+		got := r.result.set["database.url"]
+		if textOf(got.value) != "postgres://:a%2Fb@db:5432" || (got.waiting == "") != exists {
 			t.Errorf("declared %v: %+v", exists, got)
 		}
 	}

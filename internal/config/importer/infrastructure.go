@@ -21,8 +21,10 @@ func imageNote(image string) string {
 	name := image[strings.LastIndexByte(image, '/')+1:]
 	name, _, _ = strings.Cut(name, ":")
 	switch name {
-	case "redis", "valkey", "redis-stack", "nats", "rabbitmq":
-		return "Parley needs no " + name + ": its nodes carry events between themselves"
+	case "redis", "valkey", "redis-stack", "nats":
+		return "Parley needs no " + name + ", but its nodes can share what they have over this one: fabric.driver"
+	case "rabbitmq":
+		return "Parley needs no " + name + ", but can keep its queues in this one: fabric.queue"
 	case "nginx", "haproxy":
 		return "\"parley cluster lb\" writes the configuration of " + name
 	case "mysql", "mariadb", "postgres":

@@ -1,10 +1,6 @@
 package importer
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "github.com/parleyio/parley/internal/config"
 
 // nocobase is the environment of a NocoBase cluster.
 var nocobase = &system{
@@ -13,12 +9,13 @@ var nocobase = &system{
 		takes("LOGGER_LEVEL", "log.level", choice("Parley logs nothing finer than debug",
 			map[string]string{"debug": "debug", "info": "info", "warn": "warn", "error": "error", "trace": "debug"})),
 		takes("LOGGER_FORMAT", "log.format", choice("text is the default", map[string]string{"json": "json"})),
-		takes("WORKER_MODE", "node.worker_mode", nil).or(takes("", "node.roles", workerMode)),
-		chooses("CACHE_DEFAULT_STORE", "fabric.driver", choice("the embedded engine keeps the cache", redisOnly)),
-		chooses("PUBSUB_ADAPTER", "fabric.driver", choice("the embedded engine carries signals", redisOnly)),
-		chooses("LOCK_ADAPTER_DEFAULT", "fabric.driver", choice("the embedded engine keeps locks", redisOnly)),
-		chooses("QUEUE_ADAPTER", "fabric.driver", choice("the embedded engine keeps queues", redisOnly)),
-		takes("queue_driver", "fabric.queue", nil),
+		takes("WORKER_MODE", "node.worker_mode", nil),
+		takes("PUBSUB_ADAPTER", "fabric.driver", broker(redisAlone, map[string]string{"": "Parley's nodes carry signals themselves, or over redis"})),
+		takes("CACHE_DEFAULT_STORE", "fabric.cache", broker(redisAlone, map[string]string{"": whyAllCaches})),
+		takes("LOCK_ADAPTER_DEFAULT", "fabric.lock",
+			broker(redisAlone, map[string]string{"": "what carries signals carries locks as well, for all nodes together (fabric.lock)"})),
+		takes("QUEUE_ADAPTER", "fabric.queue",
+			broker([]string{config.DriverRedis, config.DriverRabbitMQ}, map[string]string{"": whyAllQueues})),
 		takes("CACHE_MEMORY_MAX", "data.cache_memory_max", number),
 		takes("APP_PORT", "data.port", number),
 		takes("API_BASE_PATH", "data.api_base_path", nil),
@@ -27,20 +24,13 @@ var nocobase = &system{
 	},
 		hidden([]rule{
 			takes("database_url", "database.url", nil),
-			takes("REDIS_URL", "redis.servers", redisServer),
-			takes("REDIS_URL", "redis.database", redisDatabase),
-			takes("CACHE_REDIS_URL", "redis.servers", redisServer),
-			takes("CACHE_REDIS_URL", "redis.cache_database", redisDatabase),
-			takes("PUBSUB_ADAPTER_REDIS_URL", "redis.servers", redisServer),
-			takes("PUBSUB_ADAPTER_REDIS_URL", "redis.signal_database", redisDatabase),
-			takes("QUEUE_ADAPTER_REDIS_URL", "redis.servers", redisServer),
-			takes("QUEUE_ADAPTER_REDIS_URL", "redis.queue_database", redisDatabase),
-			takes("LOCK_ADAPTER_REDIS_URL", "redis.servers", redisServer),
-			takes("LOCK_ADAPTER_REDIS_URL", "redis.lock_database", redisDatabase),
-			takes("QUEUE_ADAPTER_RABBITMQ_URL", "rabbitmq.url", nil),
+			takes("REDIS_URL", "redis.servers", redisURLs), takes("redis_url", "redis.servers", redisURLs),
+			takes("QUEUE_ADAPTER_RABBITMQ_URL", "rabbitmq.servers", rabbitURL),
 			takes("APP_KEY", "data.app_key", nil),
 			takes("APP_AES_SECRET_KEY", "data.aes_secret_key", nil),
 		}),
+		placeRules("signal", "cache", "lock", "queue"),
+		hidden(lacks("it is empty", "PUBSUB_ADAPTER_REDIS_URL", "CACHE_REDIS_URL", "LOCK_ADAPTER_REDIS_URL", "QUEUE_ADAPTER_REDIS_URL")),
 		parts("database.url", "DB_DIALECT", "DB_HOST", "DB_PORT", "DB_DATABASE", "DB_USER", "DB_PASSWORD", "DB_STORAGE"),
 		lacks("one Parley process uses every processor of its machine", "CLUSTER_MODE"),
 		lacks("this version of Parley keeps no collections, so it needs no database", "DB_*"),
@@ -64,38 +54,17 @@ var nocobase = &system{
 	complete: completeNocobase,
 }
 
-var redisOnly = map[string]string{"redis": "redis"}
+var redisAlone = []string{config.DriverRedis}
 
-// workerMode turns NocoBase's WORKER_MODE into roles: what serves HTTP is a gateway, "!" is a
-// node without background work, "*" one with nothing else, and keys are work of their own.
-func workerMode(value any) (any, error) {
-	text := strings.TrimSpace(textOf(value))
-	switch text {
-	case "-":
-		return nil, noEffect("it is for commands that end at once, not for a node")
-	case "*":
-		return []string{"store", "manager", "worker", "keymanager"}, nil
-	}
-	roles := []string{"store"}
-	for _, key := range listOf(text) {
-		switch {
-		case key == "!":
-			roles = append(roles, "gateway", "manager", "keymanager")
-		case key == "*":
-			return nil, noEffect(`"*" counts only alone`)
-		default:
-			roles = append(roles, strings.ToLower(key))
-		}
-	}
-	return slices.Compact(roles), nil
+// nocobaseRoles are what NocoBase's nodes share, with the setting that chooses how and the address of the
+// Redis for it. The first one carries what has no setting.
+var nocobaseRoles = []struct{ driver, address, place string }{
+	{"PUBSUB_ADAPTER", "PUBSUB_ADAPTER_REDIS_URL", "signal"}, {"CACHE_DEFAULT_STORE", "CACHE_REDIS_URL", "cache"},
+	{"LOCK_ADAPTER_DEFAULT", "LOCK_ADAPTER_REDIS_URL", "lock"}, {"QUEUE_ADAPTER", "QUEUE_ADAPTER_REDIS_URL", "queue"},
 }
 
 func deriveNocobase(r *run) {
-	if e, ok := r.settings["QUEUE_ADAPTER"]; ok && e.text() == "rabbitmq" { // for the queue alone
-		delete(r.settings, e.name)
-		e.label, e.name = e.shown(), "queue_driver"
-		r.put(e)
-	}
+	r.nocobaseRedis()
 	dialect := r.resolvedText("DB_DIALECT")
 	if dialect == "" || dialect == "sqlite" {
 		return
@@ -104,24 +73,51 @@ func deriveNocobase(r *run) {
 	r.composeURL("database_url", dialect, "DB_", "HOST", ports[dialect], "USER", "PASSWORD", "DATABASE")
 }
 
+// nocobaseRedis settles which Redis carries what.
+func (r *run) nocobaseRedis() {
+	if signal := r.settings["PUBSUB_ADAPTER_REDIS_URL"]; signal.text() != "" && r.get("PUBSUB_ADAPTER") == "" {
+		signal.label, signal.name, signal.value = signal.shown(), "PUBSUB_ADAPTER", config.DriverRedis
+		r.put(signal)
+	}
+	r.move("REDIS_URL", "redis_url", r.settings["REDIS_URL"].value)
+	used := false
+	for _, role := range nocobaseRoles {
+		own := r.settings[role.address]
+		isOver := driverName(r.resolvedText(role.driver)) == config.DriverRedis
+		used = used || isOver
+		switch {
+		case own.text() == "":
+		case isOver:
+			r.move(own.name, redisPlace+role.place, own.value)
+		default:
+			r.drop(own.name, role.driver+" is not redis")
+		}
+	}
+	if !used {
+		r.drop("redis_url", whyNoRedis)
+	}
+	if driverName(r.resolvedText("QUEUE_ADAPTER")) != config.DriverRabbitMQ {
+		r.drop("QUEUE_ADAPTER_RABBITMQ_URL", "QUEUE_ADAPTER is not rabbitmq")
+	}
+	r.sharePlaces(config.DriverRedis, "signal", "cache", "lock", "queue")
+}
+
 // completeNocobase says what takes the place of a shared Redis.
 func completeNocobase(r *run) {
-	if a, ok := r.result.set["fabric.driver"]; ok && a.waiting == "" {
+	addresses := []string{"redis_url"}
+	for _, role := range nocobaseRoles {
+		addresses = append(addresses, role.address)
+	}
+	r.needServers("redis.servers", addresses...)
+	r.needServers("rabbitmq.servers", "QUEUE_ADAPTER_RABBITMQ_URL")
+	if _, ok := r.result.set["fabric.driver"]; ok {
 		return
 	}
 	for _, name := range []string{"PUBSUB_ADAPTER_REDIS_URL", "LOCK_ADAPTER_DEFAULT", "QUEUE_ADAPTER", "CLUSTER_MODE"} {
 		if _, ok := r.settings[name]; ok {
-			needCluster(r, "NocoBase's nodes meet in Redis, Parley's ask each other: name some")
+			needCluster(r, `Parley's nodes ask each other, or meet in Redis (fabric.driver = "redis"): name some`)
 			return
 		}
-	}
-}
-
-// needClusterForDriver is needCluster if this version lacks the broker that carries events
-// between the nodes of another system.
-func needClusterForDriver(r *run) {
-	if a, ok := r.result.set["fabric.driver"]; ok && a.waiting != "" {
-		needCluster(r, fmt.Sprintf("nodes of %s meet in a broker, Parley's ask each other: name some", r.system.title))
 	}
 }
 

@@ -59,6 +59,40 @@ func readReference(t *testing.T, name string) {
 		t.Error("nothing was read")
 	}
 	roundTrip(t, r)
+	if chosen := choices(r); chosen != referenceChoices[name] {
+		t.Errorf("it chooses %s\nnot %s", chosen, referenceChoices[name])
+	}
+}
+
+// referenceChoices are what the configurations of the pages choose, and where it is. The others choose
+// nothing.
+var referenceChoices = map[string]string{
+	"sockudo-redis.yml": "fabric.driver=redis redis.password=redis-password redis.servers=redis:6379",
+	"sockudo-compose.yml": "fabric.cache=redis fabric.driver=redis fabric.queue=redis fabric.rate_limit=redis " +
+		"redis.password=redis-password redis.servers=redis:6379",
+	"sockudo-redis-cluster.yml": "fabric.driver=redis-cluster redis.servers=redis-1:6379,redis-2:6379,redis-3:6379," +
+		"redis-4:6379,redis-5:6379,redis-6:6379",
+	"sockudo-all-redis-cluster.yml": "fabric.cache=redis-cluster fabric.driver=redis-cluster fabric.queue=redis-cluster " +
+		"fabric.rate_limit=redis-cluster redis.servers=redis-1:6379,redis-2:6380,redis-3:6381,redis-4:6382,redis-5:6383,redis-6:6384",
+	"sockudo-nats.yml":         "fabric.driver=nats nats.servers=nats://nats-1:4222,nats://nats-2:4222,nats://nats-3:4222",
+	"sockudo-nats-cluster.yml": "fabric.driver=nats nats.servers=nats://nats-1:4222,nats://nats-2:4222,nats://nats-3:4222",
+	"nocobase-cluster.env": "fabric.cache=redis fabric.driver=redis fabric.lock=redis fabric.queue=redis " +
+		"redis.cache=redis://redis:6379/0 redis.lock=redis://redis:6379/2 redis.queue=redis://redis:6379/3 " +
+		"redis.servers=redis://redis:6379/4 redis.signal=redis://redis:6379/1",
+	"nocobase-middleware.env": "fabric.cache=redis fabric.lock=redis fabric.queue=rabbitmq " +
+		"rabbitmq.servers=amqp://parley:queue-password@rabbitmq:5672/",
+}
+
+// choices returns the drivers that a result chooses, and where they are.
+func choices(r *Result) string {
+	var chosen []string
+	for _, path := range sortedPaths(r.set) {
+		switch section, _, _ := strings.Cut(path, "."); section {
+		case "fabric", "redis", "nats", "rabbitmq":
+			chosen = append(chosen, path+"="+value(r, path))
+		}
+	}
+	return strings.Join(chosen, " ")
 }
 
 // roundTrip checks that the written file says the same as the import in memory.
@@ -108,6 +142,9 @@ func TestSeveralFiles(t *testing.T) {
 	want.Cluster.Domain = "wso2.as.domain"
 	want.Cluster.Seeds = []string{"10.0.0.4-9:4100"}
 	want.Cluster.AdvertiseHost = "10.0.0.6"
+	want.Cluster.Properties = map[string]string{ // the node fills them in
+		"backendServerURL": "https://${hostName}:${httpsPort}/services/", "mgtConsoleURL": "https://${hostName}:${httpsPort}/",
+	}
 	want.Cluster.BindPort = 4299 // shifted to localMemberPort, which WSO2's offset leaves alone
 	if got := reload(t, r); !reflect.DeepEqual(got.Cluster, want.Cluster) || got.PortOffset != 1 ||
 		got.Node.SubDomain != "worker" || got.Port(got.Cluster.BindPort) != 4300 {

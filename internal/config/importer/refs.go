@@ -50,3 +50,33 @@ func (r *run) resolveText(text string) (string, string) {
 	}
 	return resolved, ""
 }
+
+// composeURL puts the setting name, an address, together from the settings under prefix,
+// unless it is given. A part that refers to an undefined variable becomes the whole value,
+// so that the setting is noted for it.
+func (r *run) composeURL(name, scheme, prefix, host, defaultPort, user, password, path string) {
+	e, ok := r.settings[prefix+host]
+	if _, given := r.settings[name]; given || !ok || e.text() == "" {
+		return
+	}
+	value := func(key string) string { return r.resolvedText(prefix + key) }
+	port := value("port")
+	if port == "" {
+		port = defaultPort
+	}
+	e.label, e.name = e.shown(), name
+	e.value = connection(scheme, value(host), port, value(user), value(password), value(path))
+	for _, key := range []string{host, "port", user, password, path} {
+		if text := value(key); reference.MatchString(text) {
+			part := r.settings[prefix+key]
+			e.label, e.line, e.value = part.shown(), part.line, text
+		}
+	}
+	r.put(e)
+}
+
+// resolvedText is get with references replaced where they can be.
+func (r *run) resolvedText(name string) string {
+	resolved, _ := r.resolve(r.settings[name].value)
+	return textOf(resolved)
+}

@@ -1,6 +1,10 @@
 package importer
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/parleyio/parley/internal/config"
+)
 
 // Where the variables of Reverb and those of Laravel's pusher driver keep their app.
 const (
@@ -16,15 +20,14 @@ var reverb = &system{
 		takes("server.port", "channels.port", number),
 		takes("server.path", "channels.path_prefix", rooted),
 		takes("server.max_request_size", "http.max_body", in("B")),
-		chooses("scaling", "fabric.driver", when("redis", "", "one node shares its events with nobody")),
+		takes("scaling", "fabric.driver", when(config.DriverRedis, "", "one node shares its events with nobody")),
 		takes("app.activity_timeout", "channels.activity_timeout", in("s")),
 		takes("app.max_message_size", "transport.max_frame", in("B")),
 		takes("app.max_connections", defaultTo+"max_connections", limited),
 		takes("app.accept_client_events_from", defaultTo+"enable_client_messages",
 			choice("", map[string]string{"members": "true", "all": "true", "none": "false"})),
 	},
-		hidden(under("scaling", takes("redis_url", "redis.servers", single))),
-		under("scaling", parts("redis.servers", "redis.*")...),
+		under("scaling", serverRules("redis.")...),
 		identity(reverbApp, defaultTo), identity(laravel, "apps[100000001]."),
 		lacks("it is what clients and backends are told: set it to where Parley or its load balancer is reached",
 			"REVERB_HOST", "REVERB_PORT", "REVERB_SCHEME", "PUSHER_HOST", "PUSHER_PORT", "PUSHER_SCHEME", "PUSHER_*",
@@ -32,7 +35,7 @@ var reverb = &system{
 		hidden(lacks("the page is built with it", "VITE_REVERB_*", "VITE_PUSHER_*", "MIX_PUSHER_*")),
 		lacks("it stays as it is: the application speaks the Pusher protocol to Parley",
 			"BROADCAST_DRIVER", "BROADCAST_CONNECTION"),
-		lacks("Parley uses subjects of its own", "REVERB_SCALING_CHANNEL"),
+		lacks("Parley has channels of its own in Redis: redis.prefix", "REVERB_SCALING_CHANNEL"),
 		lacks("Parley has its own metrics under /metrics", "REVERB_PULSE_INGEST_INTERVAL",
 			"REVERB_TELESCOPE_INGEST_INTERVAL"),
 		lacks("Parley pings after channels.activity_timeout of silence", "REVERB_APP_PING_INTERVAL"),
@@ -59,7 +62,7 @@ var reverb = &system{
 	prefixes: []string{"REVERB_"},
 	switches: map[string]string{"scaling": "false"},
 	derive:   deriveReverb,
-	complete: needClusterForDriver,
+	complete: func(r *run) { r.needServers("redis.servers", "redis_url", "redis_servers") },
 }
 
 // identity are the rules for an app that has an id, a key and a secret alone.
@@ -89,7 +92,8 @@ func deriveReverb(r *run) {
 		r.drop("app.max_connections", "there is no REVERB_APP_ID")
 		r.drop("app.accept_client_events_from", "there is no REVERB_APP_ID")
 	}
-	r.composeURL("redis_url", "redis", "redis.", "host", "6379", "username", "password", "db")
+	r.tidyRedisURL(config.DriverRedis, "redis_url")
+	r.redisServer("redis.", true)
 	if r.get("server.port") == "" && r.get(reverbApp+"id") != "" {
 		r.missing("channels.port", "Reverb listens on 8080 unless REVERB_SERVER_PORT says otherwise, Parley on 6001")
 	}

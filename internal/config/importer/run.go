@@ -26,6 +26,8 @@ type run struct {
 	looked    int               // unknown settings so far
 	strangers []entry           // variables that seem to belong to something else
 	groups    map[string]*group // settings outside, by the name of their rule
+
+	undefinedOptions []Note // options whose settings refer to a variable that nobody defines
 }
 
 // group is the settings of one rule for a part of a file that is not read.
@@ -87,44 +89,6 @@ func (r *run) read(sources []*source) {
 	}
 }
 
-// keep makes e the setting of its name, unless what is there is stronger.
-func (r *run) keep(e entry) {
-	old, ok := r.settings[e.name]
-	if !ok {
-		r.order = append(r.order, e.name)
-		r.settings[e.name] = e
-		return
-	}
-	winner, loser := e, old
-	if old.env && !e.env {
-		winner, loser = old, e
-	}
-	r.settings[e.name] = winner
-	if rules := r.system.rulesOf(e.name); len(rules) > 0 && rules[0].outside {
-		return // elements that repeat
-	}
-	r.note(loser, NoEffect, "", fmt.Sprintf("%s in %s sets it as well, and wins", winner.shown(), winner.source()))
-}
-
-// get returns the text of a setting, or nothing.
-func (r *run) get(name string) string { return r.settings[name].text() }
-
-// put adds a setting that was derived from others.
-func (r *run) put(e entry) {
-	if _, ok := r.settings[e.name]; !ok {
-		r.order = append(r.order, e.name)
-	}
-	r.settings[e.name] = e
-}
-
-// drop removes a setting, with a note that says why.
-func (r *run) drop(name, why string) {
-	if e, ok := r.settings[name]; ok {
-		r.note(e, NoEffect, "", why)
-		delete(r.settings, name)
-	}
-}
-
 func (r *run) note(e entry, outcome Outcome, option, text string) {
 	r.result.Notes = append(r.result.Notes, Note{
 		Outcome: outcome, Name: e.shown(), Source: e.source(), Text: text, Option: option, order: e.order,
@@ -162,11 +126,13 @@ func (r *run) apply() {
 	if r.system.derive != nil {
 		r.system.derive(r)
 	}
+	done := map[string]bool{}
 	for _, name := range r.order {
 		e, ok := r.settings[name]
-		if !ok {
-			continue // dropped
+		if !ok || done[name] {
+			continue // dropped, or taken away and put back
 		}
+		done[name] = true
 		rules := r.system.rulesOf(name)
 		if len(rules) == 0 {
 			r.unknown(e)
@@ -178,14 +144,12 @@ func (r *run) apply() {
 	if r.system.complete != nil {
 		r.system.complete(r)
 	}
+	r.noteUndefined()
 	r.noteGroups()
 	r.noteStrangers()
 }
 
 func (r *run) applyRule(rule rule, e entry) {
-	if rule.otherwise != nil && !r.targetOf(rule, e.name).exists {
-		rule = *rule.otherwise
-	}
 	switch {
 	case rule.outside:
 		r.group(rule, e)
@@ -194,16 +158,17 @@ func (r *run) applyRule(rule rule, e entry) {
 		r.noEffect(rule, e, "because "+r.switchName(rule.when)+" is off")
 		return
 	case rule.into != "":
-		r.note(e, Merged, rule.into, "is a part of "+rule.into)
+		if !e.quiet {
+			r.note(e, Merged, rule.into, "is a part of "+rule.into)
+		}
 		return
 	case rule.to == "":
 		r.noEffect(rule, e, rule.why)
 		return
 	}
 	value, missing := r.resolve(e.value)
-	if missing != "" {
-		r.noEffect(rule, e, fmt.Sprintf("it refers to ${%s}, which neither the files nor the environment define",
-			missing))
+	if missing != "" && !rule.fills {
+		r.undefined(rule, e, missing)
 		return
 	}
 	if e.text() == "" {
@@ -224,6 +189,25 @@ func (r *run) applyRule(rule rule, e entry) {
 		value = converted
 	}
 	r.assign(rule, e, value)
+}
+
+// undefined notes a setting that refers to a variable which nobody defines, and the option that lacks it.
+func (r *run) undefined(rule rule, e entry, variable string) {
+	why := fmt.Sprintf("refers to ${%s}, which neither the files nor the environment define", variable)
+	r.noEffect(rule, e, "it "+why)
+	if t := r.targetOf(rule, e.name); t.exists && t.declared.Table == "" {
+		r.undefinedOptions = append(r.undefinedOptions, Note{Name: t.path, Text: e.shown() + " " + why})
+	}
+}
+
+// noteUndefined notes the options that lack a value because of a variable, and got it from nothing else.
+func (r *run) noteUndefined() {
+	for _, n := range r.undefinedOptions {
+		noted := slices.ContainsFunc(r.result.Notes, func(m Note) bool { return m.Outcome == Missing && m.Name == n.Name })
+		if _, ok := r.result.set[n.Name]; !ok && !noted {
+			r.missing(n.Name, n.Text)
+		}
+	}
 }
 
 // group counts a setting of a rule that stands for many.

@@ -27,7 +27,7 @@ var sockudo = &system{
 	},
 	normal:   sockudoNormal,
 	derive:   deriveSockudo,
-	complete: needClusterForDriver,
+	complete: completeBrokers,
 }
 
 // sockudoRules are the rules for settings that soketi has not or in another unit.
@@ -39,6 +39,7 @@ func sockudoRules() []rule {
 		takes("websocket_max_payload_kb", "transport.max_frame", in("KiB")),
 		takes("max_connections", "transport.max_connections", number),
 		takes("http_api.usage_enabled", "http.usage_enabled", flag),
+		takes(health+"enabled", "cluster.health_enabled", when("true", "", "Parley's nodes always watch each other")),
 		takes(health+"heartbeat_interval_ms", "cluster.heartbeat_interval", millis),
 		takes(health+"node_timeout_ms", "cluster.node_timeout", millis),
 		takes(health+"cleanup_interval_ms", "cluster.cleanup_interval", millis),
@@ -49,7 +50,6 @@ func sockudoRules() []rule {
 		takes("webhooks.retry.initial_interval_ms", "webhooks.retry_initial", millis),
 		takes("webhooks.retry.max_interval_ms", "webhooks.retry_max", millis),
 		takes("logging.format", "log.format", choice("text is the default", map[string]string{"json": "json"})),
-		takes("adapter.cluster.nodes", "redis.servers", redisNodes),
 	},
 		under("ssl.redirect_http", takes("ssl.http_port", "tls.redirect_port", number)),
 		under("unix_socket.enabled",
@@ -60,8 +60,6 @@ func sockudoRules() []rule {
 			takes("rate_limiter.api_rate_limit.window_seconds", "rate_limit.api_window", in("s")),
 			takes("rate_limiter.websocket_rate_limit.max_requests", "rate_limit.connects", number),
 			takes("rate_limiter.websocket_rate_limit.window_seconds", "rate_limit.connects_window", in("s"))),
-		[]rule{chooses(health+"enabled", "cluster.health_enabled", flag).or(
-			rule{why: "heartbeats of a cluster are always on"})},
 		lacks("Parley believes X-Forwarded-For only of http.trusted_proxies: set them, and http.trust_hops if "+
 			"their addresses are not known", "rate_limiter.api_rate_limit.trust_hops",
 			"rate_limiter.websocket_rate_limit.trust_hops"),
@@ -73,8 +71,8 @@ func sockudoRules() []rule {
 			"adapter.buffer_multiplier_per_cpu"),
 		lacks("Parley's counts are always on and those of the whole cluster", "adapter.enable_socket_counting",
 			"adapter.aggregate_counts", "adapter.fast_presence_transitions"),
-		lacks("Parley's engine is in the same process: there is nothing to fall back from", "adapter.fallback_to_local"),
-		lacks("Parley keeps its cache in its engine", "cache.memory.*", "CACHE_TTL_SECONDS"),
+		lacks("a Parley node serves its clients on while its broker is away", "adapter.fallback_to_local"),
+		lacks("Parley's cache has cache.ttl and cache.max_channels alone", "cache.memory.*", "CACHE_TTL_SECONDS"),
 		lacks(whyNoCleanup, "cleanup.*"),
 		lacks("Parley's log has no colours and no targets", "logging.*"),
 		lacks("log.level takes debug, info, warn or error for the whole program",
@@ -93,13 +91,14 @@ func sockudoLater() []rule {
 			"EVENT_NAME_FILTERING_*", "echo_control.*", "ECHO_CONTROL_*", "ephemeral.*", "EPHEMERAL_*"),
 		hidden(lacks("this version of Parley sends no push notifications", "push.*", "PUSH_*", "FCM_*", "APNS_*",
 			"VAPID_*", "HMS_*", "WNS_*")),
-		hidden(lacks("Parley carries events over its engine, Redis or NATS", "adapter.pulsar.*", "PULSAR_*",
-			"adapter.rabbitmq.*", "RABBITMQ_*", "adapter.google_pubsub.*", "GOOGLE_PUBSUB_*", "adapter.kafka.*",
-			"KAFKA_*", "adapter.iggy.*", "IGGY_*", "queue.nats.*", "queue.pulsar.*", "queue.rabbitmq.*",
-			"queue.google_pubsub.*", "queue.kafka.*", "queue.iggy.*")),
+		hidden(lacks("Parley has no such driver; "+whyEvents, "adapter.pulsar.*", "PULSAR_*", "adapter.google_pubsub.*",
+			"GOOGLE_PUBSUB_*", "PUBSUB_EMULATOR_HOST", "adapter.kafka.*", "KAFKA_*", "adapter.iggy.*", "IGGY_*", "adapter.omq.*",
+			"OMQ_*")),
+		hidden(lacks("Parley has no such driver for queues; "+whyAllQueues, "queue.pulsar.*", "queue.google_pubsub.*",
+			"queue.kafka.*", "queue.iggy.*")),
+		hidden(lacks("Parley's driver for RabbitMQ has its own, and carries queues alone (fabric.queue)", "RABBITMQ_*")),
 		hidden(lacks(whySQS, "QUEUE_SNS_*")),
 		hidden(lacks(whyOtherStore, "DATABASE_SURREALDB_*", "SCYLLADB_*", "AWS_*")),
-		hidden(lacks(whyRedisNodes, "DATABASE_REDIS_SENTINEL*", "DATABASE_REDIS_MASTER*")),
 		lacks("Parley's own limits are transport.max_frame and transport.max_queue", "websocket.*", "WEBSOCKET_*"),
 		lacks("a node serves clients and the API alike; node.roles says what else it does", "server_role",
 			"SOCKUDO_SERVER_ROLE"),
@@ -116,23 +115,24 @@ func sockudoLater() []rule {
 
 var policyGroup = regexp.MustCompile(`\.policy\.((limits|features|channels)\.)?`)
 
-// sockudoNormal finds the flat name of a setting: Sockudo 5 groups those of apps, and
-// cluster_health may stand at the top as well.
+// sockudoNormal finds the one name of a setting: Sockudo 5 groups those of apps, cluster_health may
+// stand at the top as well, and one has two spellings.
 func sockudoNormal(name string) string {
 	name = policyGroup.ReplaceAllString(name, ".")
-	if strings.HasPrefix(name, "cluster_health.") {
-		name = "adapter." + name
+	switch {
+	case strings.HasPrefix(name, "cluster_health."):
+		return "adapter." + name
+	case name == "database.redis.cluster.useTLS":
+		return "database.redis.cluster.use_tls"
 	}
 	return name
 }
 
 func deriveSockudo(r *run) {
 	r.dropApp(defaultEnv, "id", "key", "secret")
-	deriveRedis(r)
+	deriveBrokers(r, "7000")
 	if ttl, ok := r.settings["CACHE_TTL_SECONDS"]; ok && r.appDatabase() != "" && r.get("app_manager.cache.ttl") == "" {
-		delete(r.settings, ttl.name)
-		ttl.label, ttl.name = ttl.shown(), "app_manager.cache.ttl"
-		r.put(ttl)
+		r.move(ttl.name, "app_manager.cache.ttl", ttl.value)
 	}
 	r.deriveDatabase(map[string]string{
 		"host": "localhost", "username": "root", "database": "sockudo", "table_name": "applications",
@@ -182,10 +182,14 @@ var sockudoVariables = map[string]string{
 	"ADAPTER_DRIVER":     "adapter.driver", "CACHE_DRIVER": "cache.driver", "QUEUE_DRIVER": "queue.driver",
 	"APP_MANAGER_DRIVER": "app_manager.driver", "RATE_LIMITER_DRIVER": "rate_limiter.driver",
 	"METRICS_DRIVER": "metrics.driver", "ADAPTER_BUFFER_MULTIPLIER_PER_CPU": "adapter.buffer_multiplier_per_cpu",
-	"REDIS_URL": "database.redis_url", "REDIS_CLUSTER_NODES": "database.redis.cluster_nodes",
-	"REDIS_CLUSTER_QUEUE_CONCURRENCY": "queue.redis_cluster.concurrency",
-	"REDIS_CLUSTER_QUEUE_PREFIX":      "queue.redis_cluster.prefix",
-	"QUEUE_REDIS_CONCURRENCY":         "queue.redis.concurrency", "QUEUE_REDIS_PREFIX": "queue.redis.prefix",
+	"REDIS_URL": "redis_url", "REDIS_CLUSTER_NODES": "adapter.cluster.nodes",
+	"DATABASE_REDIS_SENTINEL_MASTER":         "database.redis.name",
+	"DATABASE_REDIS_CLUSTER_NODES":           "adapter.cluster.nodes",
+	"REDIS_CLUSTER_QUEUE_CONCURRENCY":        "queue.redis_cluster.concurrency",
+	"REDIS_CLUSTER_QUEUE_PREFIX":             "queue.redis_cluster.prefix",
+	"REDIS_CLUSTER_QUEUE_REQUEST_TIMEOUT_MS": "queue.redis_cluster.request_timeout_ms",
+	"RABBITMQ_URL":                           "adapter.rabbitmq.url", "RABBITMQ_PREFIX": "adapter.rabbitmq.prefix",
+	"QUEUE_REDIS_CONCURRENCY": "queue.redis.concurrency", "QUEUE_REDIS_PREFIX": "queue.redis.prefix",
 	"DATABASE_POOLING_ENABLED": "database_pooling.enabled", "DATABASE_POOL_MIN": "database_pooling.min",
 	"DATABASE_POOL_MAX":             "database_pooling.max",
 	"DATABASE_CONNECTION_POOL_SIZE": "database.connection_pool_size",
@@ -210,14 +214,20 @@ var sockudoVariables = map[string]string{
 func sockudoAliases() map[string]string {
 	aliases := maps.Clone(sockudoVariables)
 	alike(aliases, "DATABASE_REDIS_", "database.redis.", "HOST", "PORT", "USERNAME", "PASSWORD", "DB", "KEY_PREFIX",
-		"CLUSTER_NODES")
+		"SENTINELS", "SENTINEL_USERNAME", "SENTINEL_PASSWORD")
+	alike(aliases, "DATABASE_REDIS_CLUSTER_", "database.redis.cluster.", "USERNAME", "PASSWORD", "USE_TLS")
+	for _, of := range []string{"SENTINEL", "MASTER"} {
+		alike(aliases, "DATABASE_REDIS_"+of+"_TLS_", "database.redis."+strings.ToLower(of)+"_tls.", "ENABLED",
+			"ACCEPT_INVALID_CERTS", "CA_PATH", "CLIENT_CERT_PATH", "CLIENT_KEY_PATH")
+	}
 	for _, database := range []string{"MYSQL", "POSTGRES"} {
 		alike(aliases, "DATABASE_"+database+"_", "database."+strings.ToLower(database)+".", "HOST", "PORT", "USERNAME",
 			"PASSWORD", "DATABASE", "TABLE_NAME", "POOL_MIN", "POOL_MAX")
 	}
 	alike(aliases, "DATABASE_DYNAMODB_", "database.dynamodb.", "REGION", "TABLE_NAME", "ENDPOINT_URL")
 	alike(aliases, "NATS_", "adapter.nats.", "CONNECTION_TIMEOUT_MS", "REQUEST_TIMEOUT_MS", "PREFIX", "NODES_NUMBER",
-		"DISCOVERY_MAX_WAIT_MS", "DISCOVERY_IDLE_WAIT_MS", "NO_ECHO")
+		"DISCOVERY_MAX_WAIT_MS", "DISCOVERY_IDLE_WAIT_MS", "NO_ECHO", "SUBSCRIPTION_CAPACITY", "CLIENT_CAPACITY",
+		"MAX_RECONNECTS", "PRESENCE_SYNC_CHUNK_SIZE")
 	alike(aliases, "QUEUE_SQS_", "queue.sqs.", "REGION", "VISIBILITY_TIMEOUT", "MAX_MESSAGES", "WAIT_TIME_SECONDS",
 		"CONCURRENCY", "FIFO", "ENDPOINT_URL")
 	alike(aliases, "RATE_LIMITER_API_", "rate_limiter.api_rate_limit.", "MAX_REQUESTS", "WINDOW_SECONDS", "TRUST_HOPS")

@@ -2,7 +2,6 @@ package importer
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -20,7 +19,7 @@ var soketi = &system{
 	},
 	normal:   snake,
 	derive:   deriveSoketi,
-	complete: completeSoketi,
+	complete: completeBrokers,
 }
 
 func soketiRules() []rule {
@@ -60,36 +59,27 @@ func deriveSoketi(r *run) {
 		cert.name, cert.label, cert.value, cert.quiet = "ssl.enabled", cert.shown(), "true", true
 		r.put(cert)
 	}
-	deriveRedis(r)
+	deriveBrokers(r, redisPort)
 	r.deriveDatabase(map[string]string{
 		"host": "127.0.0.1", "username": "root", "password": "password", "database": "main", "table": "apps",
 	})
 	r.soketiCluster()
-	r.expandWebhooks(soketiApp + "webhooks")
-	r.fillSoketiApp()
-}
-
-func completeSoketi(r *run) {
-	needClusterForDriver(r)
-	if r.get("adapter.driver") == "cluster" {
-		needCluster(r, "soketi finds its nodes by broadcast, Parley's ask each other: name some")
+	if name := soketiApp + "webhooks"; r.get(name) != "" {
+		r.expand(name)
 	}
+	r.fillSoketiApp()
 }
 
 // soketiCluster drops the settings of the cluster where the adapter is another one: seeds
 // would make the node one of a cluster.
 func (r *run) soketiCluster() {
-	if r.get("adapter.driver") == "cluster" {
+	if driverName(r.resolvedText("adapter.driver")) == "cluster" {
 		r.fillTogether(map[string]string{
 			"cluster.hello_interval": "500", "cluster.node_timeout": "2000", "cluster.check_interval": "500",
 		})
 		return
 	}
-	for _, name := range slices.Clone(r.order) {
-		if strings.HasPrefix(name, "cluster.") {
-			r.drop(name, "the adapter is not cluster")
-		}
-	}
+	r.dropUnder("the adapter is not cluster", "cluster.")
 }
 
 // fillSoketiApp adds what soketi's first app has by default, if the environment sets a part
@@ -109,22 +99,22 @@ func (r *run) fillSoketiApp() {
 	}
 }
 
-// expandWebhooks reads a setting whose value is JSON in an environment variable.
-func (r *run) expandWebhooks(name string) {
-	e, ok := r.settings[name]
+// expand reads a setting whose value is JSON in an environment variable.
+func (r *run) expand(name string) {
+	e := r.settings[name]
 	text, isText := e.value.(string)
-	if !ok || !isText || text == "" {
+	if !isText {
 		return
 	}
 	delete(r.settings, name)
 	inner := &source{name: e.file}
-	if err := decodeJSON(inner, []byte(`{"webhooks":`+text+`}`)); err != nil {
+	if err := decodeJSON(inner, []byte(`{"_":`+text+`}`)); err != nil {
 		r.problems = append(r.problems, syntaxProblem(e.file, e.line, "%s: not valid JSON", e.shown()))
 		return
 	}
 	for _, part := range inner.entries {
 		part.label, part.line, part.env, part.order = e.shown(), e.line, e.env, e.order
-		part.name = strings.TrimSuffix(name, "webhooks") + part.name
+		part.name = name + strings.TrimPrefix(part.name, "_")
 		r.put(part)
 	}
 }
@@ -139,7 +129,9 @@ func soketiAliases() map[string]string {
 		"CHANNEL_LIMITS_MAX_NAME_LENGTH": "channel_limits.max_name_length", "CHANNEL_CACHE_TTL": "channel_limits.cache_ttl",
 		"CLUSTER_HOST": "cluster.hostname", "CLUSTER_BROADCAST_ADDRESS": "cluster.broadcast",
 		"CLUSTER_KEEPALIVE_INTERVAL": "cluster.hello_interval", "CLUSTER_MULTICAST_ADDRESS": "cluster.multicast",
-		"CLUSTER_UNICAST_ADDRESSES": "cluster.unicast",
+		"CLUSTER_UNICAST_ADDRESSES": "cluster.unicast", "ADAPTER_NATS_USER": "adapter.nats.username",
+		"ADAPTER_REDIS_PUB_OPTIONS": "adapter.redis.redis_pub_options",
+		"ADAPTER_REDIS_SUB_OPTIONS": "adapter.redis.redis_sub_options",
 		"DEBUG":                     "debug", "HOST": "host", "MODE": "mode", "PORT": "port", "PATH_PREFIX": "path_prefix",
 		"DB_POOLING_ENABLED": "database_pooling.enabled", "DB_POOLING_MIN": "database_pooling.min",
 		"DB_POOLING_MAX": "database_pooling.max", "DB_REDIS_INSTANCE_NAME": "database.redis.name",
@@ -166,15 +158,16 @@ func soketiAliases() map[string]string {
 		"MAX_EVENT_BATCH_SIZE")
 	alike(aliases, "SOKETI_ADAPTER_CLUSTER_", "adapter.cluster.", "REQUESTS_TIMEOUT")
 	alike(aliases, "SOKETI_ADAPTER_REDIS_", "adapter.redis.", "PREFIX", "CLUSTER_MODE", "REQUESTS_TIMEOUT",
-		"SUB_OPTIONS", "PUB_OPTIONS", "SHARD_MODE")
+		"SHARD_MODE")
 	alike(aliases, "SOKETI_ADAPTER_NATS_", "adapter.nats.", "PREFIX", "SERVERS", "PASSWORD", "TOKEN", "CREDENTIALS",
 		"TIMEOUT", "REQUESTS_TIMEOUT", "NODES_NUMBER")
-	aliases["SOKETI_ADAPTER_NATS_USER"] = "adapter.nats.username"
 	alike(aliases, "SOKETI_APP_MANAGER_DYNAMODB_", "app_manager.dynamodb.", "TABLE", "REGION", "ENDPOINT")
 	alike(aliases, "SOKETI_APP_MANAGER_MYSQL_", "app_manager.mysql.", "TABLE", "VERSION", "USE_V2")
 	alike(aliases, "SOKETI_APP_MANAGER_POSTGRES_", "app_manager.postgres.", "TABLE", "VERSION")
-	alike(aliases, "SOKETI_CACHE_REDIS_", "cache.redis.", "CLUSTER_MODE", "OPTIONS")
-	alike(aliases, "SOKETI_RATE_LIMITER_REDIS_", "rate_limiter.redis.", "CLUSTER_MODE", "OPTIONS")
+	for _, part := range fabricParts[1:] {
+		alike(aliases, "SOKETI_"+strings.ToUpper(part.section)+"_REDIS_", part.section+".redis.", "CLUSTER_MODE")
+		aliases["SOKETI_"+strings.ToUpper(part.section)+"_REDIS_OPTIONS"] = part.section + ".redis.redis_options"
+	}
 	alike(aliases, "SOKETI_CLUSTER_", "cluster.", "CHECK_INTERVAL", "IGNORE_PROCESS", "MASTER_TIMEOUT", "NODE_TIMEOUT",
 		"PORT", "PREFIX")
 	for _, database := range []string{"MYSQL", "POSTGRES"} {
@@ -184,7 +177,7 @@ func soketiAliases() map[string]string {
 	alike(aliases, "SOKETI_DB_REDIS_", "database.redis.", "HOST", "PORT", "DB", "USERNAME", "PASSWORD", "KEY_PREFIX",
 		"SENTINELS", "SENTINEL_PASSWORD", "CLUSTER_NODES")
 	alike(aliases, "SOKETI_EVENT_", "event_limits.", "MAX_BATCH_SIZE", "MAX_CHANNELS_AT_ONCE", "MAX_NAME_LENGTH")
-	alike(aliases, "SOKETI_QUEUE_REDIS_", "queue.redis.", "CONCURRENCY", "OPTIONS", "CLUSTER_MODE")
+	alike(aliases, "SOKETI_QUEUE_REDIS_", "queue.redis.", "CONCURRENCY")
 	alike(aliases, "SOKETI_QUEUE_SQS_", "queue.sqs.", "REGION", "CLIENT_OPTIONS", "URL", "ENDPOINT", "PROCESS_BATCH",
 		"BATCH_SIZE", "POLLING_WAIT_TIME_MS")
 	return aliases

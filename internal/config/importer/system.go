@@ -36,12 +36,12 @@ type rule struct {
 	into string
 	// when names a setting that must be true for this one to have an effect.
 	when string
+	// fills says that the option fills in references itself, so that they may stay.
+	fills bool
 	// secret forbids to show the value.
 	secret bool
 	// mayLack says that a value which the option refuses is one that this version lacks.
 	mayLack bool
-	// otherwise is the rule that holds while package config does not declare to; may be nil.
-	otherwise *rule
 	// outside says that the name stands for a part of the file which is not read, so that
 	// one note is enough for all of it.
 	outside bool
@@ -53,13 +53,6 @@ func takes(name, to string, as conversion) rule { return rule{name: name, to: to
 // chooses is a rule for a setting whose value may be one that this version lacks.
 func chooses(name, to string, as conversion) rule {
 	return rule{name: name, to: to, as: as, mayLack: true}
-}
-
-// or makes another rule hold while package config does not declare the option of this one.
-func (r rule) or(other rule) rule {
-	other.name, other.when = r.name, r.when
-	r.otherwise = &other
-	return r
 }
 
 // lacks is a rule for settings that have no effect, all for the same reason.

@@ -69,7 +69,7 @@ func TestSockudo(t *testing.T) {
 			want: map[string]string{"fabric.driver": "(unset)"}},
 		{name: "sentinels", files: []File{text("config.json", `{"adapter": {"driver": "redis"}, "database": {"redis": {
 			"host": "ignored", "password": "p", "db": 2, "name": "main", "sentinels": [{"host": "s1"}, {"host": "s2", "port": 9}]}}}`)},
-			want: map[string]string{"redis.servers": "redis://s1:26379,redis://s2:9", "redis.password": "p",
+			want: map[string]string{"redis.servers": "s1:26379,s2:9", "redis.password": "p",
 				"redis.database": "2", "redis.sentinel_master": "main"}},
 		{name: "nodes of Redis Cluster", files: []File{testFile(t, "reference/sockudo-redis-cluster.yml")},
 			want: map[string]string{"fabric.driver": "redis-cluster"}},
@@ -161,6 +161,9 @@ func TestWSO2(t *testing.T) {
 		{name: "old encoding", files: []File{{Name: "carbon.xml", Data: []byte(
 			"<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?><Server><HostName>caf\xe9</HostName><Ports><Offset>2</Offset></Ports></Server>")}},
 			want: map[string]string{"port_offset": "2"}},
+		{name: "properties that the node fills in", files: []File{clustering(`<parameter name="properties">
+			<property name="url" value="https://${hostName}:${httpsPort}/"/><property name="subDomain" value="w"/></parameter>`)},
+			want: map[string]string{"cluster.properties.url": "https://${hostName}:${httpsPort}/", "node.sub_domain": "w"}},
 		{name: "an element alone", files: []File{testFile(t, "reference/wso2-members.xml")},
 			want: map[string]string{"cluster.seeds": "127.0.0.1:4100,10.0.0.5-9:4200"}},
 	}
@@ -186,26 +189,6 @@ func TestWuKongIM(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, c.run)
-	}
-}
-
-func TestWorkerMode(t *testing.T) {
-	for mode, want := range map[string]string{
-		"!":                                   "store,gateway,manager,keymanager",
-		"*":                                   "store,manager,worker,keymanager",
-		"workflow:process":                    "store,workflow:process",
-		"!,workflow:process":                  "store,gateway,manager,keymanager,workflow:process",
-		"workflow:process,async-task:process": "store,workflow:process,async-task:process",
-	} {
-		got, err := workerMode(mode)
-		if err != nil || textOf(got) != want {
-			t.Errorf("%q is %v, %v", mode, got, err)
-		}
-	}
-	for _, mode := range []string{"-", "!,*"} {
-		if _, err := workerMode(mode); err == nil {
-			t.Errorf("%q has roles", mode)
-		}
 	}
 }
 
@@ -248,8 +231,7 @@ func TestDetection(t *testing.T) {
 // or driver that comes later.
 func TestTargets(t *testing.T) {
 	declared := declarations()
-	later := []string{"redis.", "nats.", "rabbitmq.", "database.", "data.", "im.", "console.", "fabric.",
-		"cluster.properties", "cluster.health_enabled", "node.worker_mode"}
+	later := []string{"database.", "data.", "im.", "console."}
 	for _, s := range systems {
 		for _, r := range s.rules {
 			key := indexPattern(strings.TrimSuffix(r.to, ".*"))

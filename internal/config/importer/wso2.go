@@ -36,11 +36,10 @@ func wso2Clustering() []rule {
 		takes("clustering.localMemberBindAddress", "cluster.bind_host", nil),
 		takes("clustering.seeds", "cluster.seeds", list),
 		takes("clustering.properties.subDomain", "node.sub_domain", nil),
+		{name: "clustering.properties.*", to: "cluster.properties.*", fills: true},
 	},
 		parts("cluster.bind_port", "clustering.localMemberBindPort", "clustering.localMemberPort"),
 		parts("cluster.seeds", "clustering.members.member[].hostName", "clustering.members.member[].port"),
-		[]rule{takes("clustering.properties.*", "cluster.properties.*", nil).or(
-			rule{why: "nodes of this version tell each other their addresses, and nothing of this kind"})},
 		lacks(whyDiscover, "clustering.mcast*"),
 		hidden(lacks(whyDiscover, "clustering.accessKey", "clustering.secretKey", "clustering.iamRole",
 			"clustering.region", "clustering.securityGroup", "clustering.tagKey", "clustering.tagValue",

@@ -298,6 +298,22 @@ func (k *clustered) leave(ctx context.Context) error {
 	return nil
 }
 
+// leaveTimeout bounds telling the others that the node stops.
+const leaveTimeout = 2 * time.Second
+
+// leaveCluster tells the others that the node stops. That they cannot be reached does not keep it from
+// stopping as it should: they find out.
+func (n *Node) leaveCluster(ctx context.Context) error {
+	telling, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	err := n.cluster.leave(telling)
+	if errors.Is(err, fabric.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		n.log.Warn("the other nodes are not told that this one stops, and have to find out", "error", err)
+		return nil
+	}
+	return err
+}
+
 func (k *clustered) stop() {
 	if k.membership != nil {
 		k.membership.Stop()

@@ -293,7 +293,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.running.Wait()
 	errs = append(errs, n.stopPrimitives(ctx))
 	if n.cluster != nil {
-		errs = append(errs, n.cluster.leave(ctx))
+		errs = append(errs, n.leaveCluster(ctx))
 		n.cluster.stop()
 	}
 	if n.apps != nil {

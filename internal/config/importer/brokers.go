@@ -168,7 +168,7 @@ func (r *run) firstOf(to string, names ...string) {
 func (r *run) chooseDrivers() map[string]string {
 	uses, kind := map[string]string{}, ""
 	if !r.isOn("rate_limiter.enabled") {
-		r.drop("rate_limiter.driver", "because "+r.switchName("rate_limiter.enabled")+" is off")
+		r.omit("rate_limiter.driver", "because "+r.switchName("rate_limiter.enabled")+" is off")
 	}
 	for _, part := range fabricParts {
 		name := part.section + ".driver"
@@ -181,7 +181,7 @@ func (r *run) chooseDrivers() map[string]string {
 		}
 		if isRedis(driver) {
 			if kind = cmp.Or(kind, driver); driver != kind {
-				r.drop(name, fmt.Sprintf("Parley has one kind of Redis for all, here %s", kind))
+				r.omit(name, fmt.Sprintf("Parley has one kind of Redis for all, here %s", kind))
 				continue
 			}
 		}
@@ -207,7 +207,7 @@ func (r *run) deriveNATS(uses map[string]string) {
 	case uses["queue"] == config.DriverNATS:
 		for _, key := range []string{"servers", "username", "password", "token", "prefix"} {
 			if own := r.settings["queue.nats."+key]; own.text() != "" {
-				r.drop("adapter.nats."+key, whyOneNATS)
+				r.omit("adapter.nats."+key, whyOneNATS)
 				r.move(own.name, "adapter.nats."+key, own.value)
 			}
 		}
@@ -216,7 +216,7 @@ func (r *run) deriveNATS(uses map[string]string) {
 	}
 	name, password := r.get("adapter.nats.username")+r.get("adapter.nats.user"), r.get("adapter.nats.password")+r.get("adapter.nats.pass")
 	if name != "" && password != "" {
-		r.drop("adapter.nats.token", whyNATSUser)
+		r.omit("adapter.nats.token", whyNATSUser)
 	}
 }
 

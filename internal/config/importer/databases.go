@@ -108,12 +108,12 @@ func (r *run) deriveDatabase(defaults map[string]string) {
 		}
 		for _, setting := range slices.Clone(r.order) {
 			if strings.HasPrefix(setting, of) && !strings.HasPrefix(setting, of+"pool_") || setting == "app_manager."+name+".table" {
-				r.drop(setting, whyNoDatabase)
+				r.omit(setting, whyNoDatabase)
 			}
 		}
 	}
 	if pooling {
-		r.drop("database.connection_pool_size", whyPoolSize)
+		r.omit("database.connection_pool_size", whyPoolSize)
 	}
 	if chosen == "" {
 		r.dropUnder(whyAppCache, "app_manager.cache.")

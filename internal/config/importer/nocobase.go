@@ -90,14 +90,14 @@ func (r *run) nocobaseRedis() {
 		case isOver:
 			r.move(own.name, redisPlace+role.place, own.value)
 		default:
-			r.drop(own.name, role.driver+" is not redis")
+			r.omit(own.name, role.driver+" is not redis")
 		}
 	}
 	if !used {
-		r.drop("redis_url", whyNoRedis)
+		r.omit("redis_url", whyNoRedis)
 	}
 	if driverName(r.resolvedText("QUEUE_ADAPTER")) != config.DriverRabbitMQ {
-		r.drop("QUEUE_ADAPTER_RABBITMQ_URL", "QUEUE_ADAPTER is not rabbitmq")
+		r.omit("QUEUE_ADAPTER_RABBITMQ_URL", "QUEUE_ADAPTER is not rabbitmq")
 	}
 	r.sharePlaces(config.DriverRedis, "signal", "cache", "lock", "queue")
 }

@@ -146,7 +146,7 @@ func (r *run) redisServer(prefix string, merges bool) {
 		said = append(said, "db")
 	}
 	for _, key := range said {
-		r.drop(prefix+key, r.settings["redis_url"].shown()+" says it")
+		r.omit(prefix+key, r.settings["redis_url"].shown()+" says it")
 	}
 }
 
@@ -156,7 +156,7 @@ func (r *run) redisHost(prefix string) {
 	from := prefix + "host"
 	switch {
 	case strings.HasPrefix(host, "/"), strings.HasPrefix(host, "unix:"):
-		r.drop(from, "Parley reaches Redis by TCP, not by a Unix socket")
+		r.omit(from, "Parley reaches Redis by TCP, not by a Unix socket")
 		r.missing("redis.servers", "where Redis is to be reached by TCP, such as [\"127.0.0.1:6379\"]")
 		return
 	case host == "":
@@ -342,7 +342,7 @@ func (r *run) sentinelLogin() {
 func (r *run) redisSentinels() {
 	r.sentinelLogin()
 	for _, key := range []string{"host", "port"} {
-		r.drop(databaseRedis+key, "the Sentinels know the server")
+		r.omit(databaseRedis+key, "the Sentinels know the server")
 	}
 	if name := databaseRedis + "name"; r.get(name) == "" {
 		master := r.settings["redis_servers"]
@@ -355,7 +355,7 @@ func (r *run) redisSentinels() {
 // redisCluster settles what goes with a Redis Cluster, which has one database and no Sentinels.
 func (r *run) redisCluster(nodePort string) {
 	r.dropUnder("a Redis Cluster has no Sentinels", databaseRedis+"sentinel", databaseRedis+"name", databaseRedis+"master_tls.")
-	r.drop(databaseRedis+"db", "a Redis Cluster has one database")
+	r.omit(databaseRedis+"db", "a Redis Cluster has one database")
 	r.redisTLS("adapter.cluster.tls.")
 	lists := []struct{ name, port string }{
 		{"adapter.cluster.nodes", redisPort}, {databaseRedis + "cluster.nodes", nodePort},
@@ -371,7 +371,7 @@ func (r *run) redisCluster(nodePort string) {
 	}
 	for _, key := range []string{"username", "password"} {
 		if own := r.settings[databaseRedis+"cluster."+key]; own.text() != "" {
-			r.drop(databaseRedis+key, own.shown()+" counts for a Redis Cluster")
+			r.omit(databaseRedis+key, own.shown()+" counts for a Redis Cluster")
 			r.move(own.name, databaseRedis+key, own.value)
 		}
 	}
@@ -380,7 +380,7 @@ func (r *run) redisCluster(nodePort string) {
 		return
 	}
 	for _, name := range []string{databaseRedis + "host", databaseRedis + "port", "redis_url"} {
-		r.drop(name, found+" names the nodes")
+		r.omit(name, found+" names the nodes")
 	}
 	if strings.Contains(r.get("redis_servers"), "@") {
 		r.dropUnder("the addresses of the nodes say it", databaseRedis+"username", databaseRedis+"password")
@@ -416,7 +416,7 @@ func (r *run) redisTLS(sections ...string) {
 	}
 	for _, keys := range [][2]string{{"client_cert_path", "client_key_path"}, {"client_key_path", "client_cert_path"}} {
 		if r.get(on+keys[0]) == "" {
-			r.drop(on+keys[1], "there is no "+keys[0])
+			r.omit(on+keys[1], "there is no "+keys[0])
 		}
 	}
 	for _, key := range []string{"ca_path", "client_cert_path", "client_key_path", "accept_invalid_certs", "enabled"} {

@@ -58,7 +58,7 @@ func (r *run) redisPlaces(uses map[string]string, kind string) {
 		}
 		taken[part.place] = taken[part.place] || isRedis(uses[part.section])
 		if why != "" {
-			r.drop(address, why)
+			r.omit(address, why)
 			r.dropUnder(why, options)
 			continue
 		}
@@ -116,10 +116,10 @@ func (r *run) sharePlaces(kind string, places ...string) {
 		switch {
 		case !strings.Contains(own.text(), "://"):
 		case all.text() == "" && !r.namesRedis() && !r.numbersPlaces(places):
-			r.drop("redis_url", "it is empty")
+			r.omit("redis_url", "it is empty")
 			r.move(name, "redis_url", own.value)
 		case own.text() == all.text():
-			r.drop(name, "says the same as "+all.shown())
+			r.omit(name, "says the same as "+all.shown())
 		}
 		r.tidyRedisURL(kind, name)
 	}

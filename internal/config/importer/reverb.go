@@ -84,13 +84,13 @@ func deriveReverb(r *run) {
 	for _, key := range []string{"id", "key"} {
 		if text := r.get(laravel + key); text != "" && r.resolvedText(laravel+key) == r.resolvedText(reverbApp+key) {
 			for _, key := range []string{"id", "key", "secret"} {
-				r.drop(laravel+key, "the app is that of REVERB_APP_ID")
+				r.omit(laravel+key, "the app is that of REVERB_APP_ID")
 			}
 		}
 	}
 	if _, ok := r.settings[reverbApp+"id"]; !ok {
-		r.drop("app.max_connections", "there is no REVERB_APP_ID")
-		r.drop("app.accept_client_events_from", "there is no REVERB_APP_ID")
+		r.omit("app.max_connections", "there is no REVERB_APP_ID")
+		r.omit("app.accept_client_events_from", "there is no REVERB_APP_ID")
 	}
 	r.tidyRedisURL(config.DriverRedis, "redis_url")
 	r.redisServer("redis.", true)

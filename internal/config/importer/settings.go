@@ -50,8 +50,8 @@ func (r *run) move(from, to string, value any) {
 	r.put(e)
 }
 
-// drop removes a setting, with a note that says why.
-func (r *run) drop(name, why string) {
+// omit removes a setting, with a note that says why.
+func (r *run) omit(name, why string) {
 	if e, ok := r.settings[name]; ok {
 		r.noEffect(r.ruleOf(name), e, why)
 		delete(r.settings, name)
@@ -62,7 +62,7 @@ func (r *run) drop(name, why string) {
 func (r *run) dropUnder(why string, prefixes ...string) {
 	for _, name := range slices.Clone(r.order) {
 		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
-			r.drop(name, why)
+			r.omit(name, why)
 		}
 	}
 }

@@ -149,7 +149,7 @@ func deriveSockudo(r *run) {
 		r.put(on)
 	}
 	if !r.isOn("ssl.enabled") {
-		r.drop("ssl.http_port", "because TLS is off")
+		r.omit("ssl.http_port", "because TLS is off")
 	}
 }
 

@@ -140,10 +140,10 @@ func deriveWSO2(r *run) {
 	}
 	for _, name := range r.order {
 		if strings.HasPrefix(name, "clustering.members.") {
-			r.drop(name, "the membership scheme is not wka")
+			r.omit(name, "the membership scheme is not wka")
 		}
 	}
-	r.drop("clustering.membershipScheme", fmt.Sprintf("Parley does not look for nodes by %s: name some in cluster.seeds",
+	r.omit("clustering.membershipScheme", fmt.Sprintf("Parley does not look for nodes by %s: name some in cluster.seeds",
 		shownValue(scheme, false)))
 }
 

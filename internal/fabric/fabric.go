@@ -152,6 +152,11 @@ type QueueConfig struct {
 	// Wake has a Work call that waits for Idle to say yes ask again at once for each value in
 	// it; nil when IdleInterval is soon enough. Of several Work calls one asks.
 	Wake <-chan struct{}
+	// Taken is told of each job that a Work call takes, in the order in which it takes them: from
+	// the goroutine that calls Idle, before that is called again, and before the handler is. What
+	// it returns is called if the handler is not called after all. Both may be nil, and must not
+	// wait.
+	Taken func(Job) (missed func())
 	// Settled is told of each attempt when what came of it is stored: nil, or why that is not
 	// known, and then the job may be delivered again. It is given the job as the handler was;
 	// nil for nobody. It must not wait.

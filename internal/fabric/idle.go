@@ -29,6 +29,18 @@ func IsPutBack(ctx context.Context, err error) bool {
 	return errors.Is(err, ErrPutBack) || err != nil && ctx.Err() != nil && !errors.Is(err, ErrGiveUp)
 }
 
+// Take tells Taken, if there is one, and returns what is to be called, never nil, if the handler of
+// the job is not. It is for drivers.
+func (c QueueConfig) Take(job Job) (missed func()) {
+	if c.Taken != nil {
+		missed = c.Taken(job)
+	}
+	if missed == nil {
+		missed = func() {}
+	}
+	return missed
+}
+
 // Settle tells Settled, if there is one.
 func (c QueueConfig) Settle(job Job, err error) {
 	if c.Settled != nil {

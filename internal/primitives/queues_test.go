@@ -2,11 +2,14 @@ package primitives
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
 )
 
 // Jobs go in at one node, out at another, and are settled at a third.
@@ -183,6 +186,60 @@ func TestJobForNobody(t *testing.T) {
 		t.Errorf("leased %+v", job)
 	}
 	eventually(t, "one job is held", func() bool { return n.held.count() == 1 })
+}
+
+// Jobs are leased in the order in which they were put into the queue, one by one and many at a time.
+func TestJobOrder(t *testing.T) {
+	n := newRig(t, 1, nil).nodes[0]
+	const jobs = 12 // of each queue: all stay on lease
+	for _, most := range []int{1, 5, 100} {
+		queue := fmt.Sprint("by-", most)
+		for i := range jobs {
+			n.put(t, queue, fmt.Sprint(i))
+		}
+		for i := 0; i < jobs; {
+			got := n.lease(t, queue, object{"max": most, "wait_ms": 20_000})
+			for _, job := range got {
+				if job.Payload != fmt.Sprint(i) {
+					t.Fatalf("by %d: job %s in the place of %d", most, job.Payload, i)
+				}
+				i++
+			}
+		}
+	}
+}
+
+// A job that was taken for a client, and whose handler is not called after all, leaves the client
+// waiting for another.
+func TestJobMissed(t *testing.T) {
+	n := newRig(t, 1, nil).nodes[0]
+	w := newWorker(n.Server, queueName{"one", "q"}, defaultQueue())
+	c := &waiter{most: 1, length: time.Minute, got: make(chan leasedJob, 1)}
+	w.waiters = append(w.waiters, c)
+	missed := w.take(fabric.Job{ID: "a", Attempt: 1})
+	if w.wanted() {
+		t.Error("another job is wanted beside the one that was taken")
+	}
+	missed()
+	missed()
+	if !w.wanted() {
+		t.Error("no job is wanted in place of the one that was missed")
+	}
+	b := fabric.Job{ID: "b", Attempt: 1}
+	missed = w.take(b)
+	if h := w.give(b); h == nil {
+		t.Fatal("nobody has the second job")
+	}
+	missed() // too late
+	if got := <-c.got; got.ID != "b" || w.wanted() || len(w.meant) != 0 {
+		t.Errorf("the client got %s, and %d jobs are meant for others", got.ID, len(w.meant))
+	}
+	w.waiters = append(w.waiters, &waiter{most: 1, length: time.Minute, got: make(chan leasedJob, 1)})
+	w.take(b)
+	w.leave(w.meant[attemptID{"b", 1}][0].waiter)
+	if h := w.give(b); h != nil || len(w.meant) != 0 {
+		t.Error("a client that is gone has a job")
+	}
 }
 
 // Several jobs come in one answer, and several clients share what there is.

@@ -1,8 +1,10 @@
 package primitives
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +48,7 @@ type leasedJob struct {
 	fabric.Job
 	lease  string
 	length time.Duration
+	number int64 // grows in the order in which jobs were taken
 }
 
 // waiter is a client who waits for jobs.
@@ -53,7 +56,14 @@ type waiter struct {
 	most   int
 	length time.Duration  // of each lease
 	got    chan leasedJob // has room for most
-	given  int            // guarded by worker.mu
+	given  int            // jobs that it got or that are meant for it; guarded by worker.mu
+	gone   bool           // it waits no longer; guarded by worker.mu
+}
+
+// meant says for which client a job was taken whose handler has not been called yet.
+type meant struct {
+	waiter *waiter
+	number int64
 }
 
 // worker has one queue open on this node and takes jobs for the clients who ask this node. A
@@ -74,6 +84,8 @@ type worker struct {
 	stopWork context.CancelFunc       // of the Work call that runs, if one does
 	idle     *time.Timer              // runs while nobody waits and nothing is leased
 	retired  chan struct{}            // closed when the queue is gone or is another now
+	taken    int64                    // jobs
+	meant    map[attemptID][]*meant   // jobs that were taken
 	settling map[attemptID][]*holding // what is being stored; nil for no client's
 }
 
@@ -86,11 +98,12 @@ type attemptID struct {
 func newWorker(s *Server, name queueName, record queueRecord) *worker {
 	w := &worker{
 		server: s, owner: ownerOf(kindQueue, name.namespace, name.name), record: record,
-		wake: make(chan struct{}, 1), retired: make(chan struct{}), settling: map[attemptID][]*holding{},
+		wake: make(chan struct{}, 1), retired: make(chan struct{}),
+		meant: map[attemptID][]*meant{}, settling: map[attemptID][]*holding{},
 	}
 	w.queue = newPart("the queue", func(ctx context.Context) (fabric.Queue, error) {
 		config := record.config(record.stream(name))
-		config.Idle, config.Wake, config.Settled = w.wanted, w.wake, w.settled
+		config.Idle, config.Wake, config.Taken, config.Settled = w.wanted, w.wake, w.take, w.settled
 		return s.fabric.Queue(ctx, config)
 	})
 	return w
@@ -103,8 +116,8 @@ func (w *worker) wanted() bool {
 	return len(w.waiters) > 0 && w.server.held.room()
 }
 
-// lease returns up to most jobs for a client, each on lease for length. It waits for the first
-// one until wait is over or the client gone; none is no error.
+// lease returns up to most jobs for a client, each on lease for length, in the order in which they
+// were taken. It waits for the first one until wait is over or the client gone; none is no error.
 func (w *worker) lease(ctx context.Context, most int, length, wait time.Duration) []leasedJob {
 	c := &waiter{most: most, length: length, got: make(chan leasedJob, most)}
 	w.join(c)
@@ -137,6 +150,7 @@ func (w *worker) lease(ctx context.Context, most int, length, wait time.Duration
 		break
 	}
 	if ctx.Err() == nil {
+		slices.SortFunc(jobs, func(a, b leasedJob) int { return cmp.Compare(a.number, b.number) })
 		return jobs
 	}
 	for _, job := range jobs { // nobody is there to get them
@@ -158,6 +172,11 @@ func (w *worker) join(c *waiter) {
 	if !w.working {
 		w.working = w.server.goes(w.work)
 	}
+	w.look()
+}
+
+// look has the driver ask again whether a job is wanted.
+func (w *worker) look() {
 	select {
 	case w.wake <- struct{}{}:
 	default: // there is one
@@ -168,6 +187,7 @@ func (w *worker) join(c *waiter) {
 func (w *worker) leave(c *waiter) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	c.gone = true
 	w.remove(c)
 	w.rest()
 }
@@ -280,24 +300,84 @@ func (w *worker) attempt(ctx context.Context, job fabric.Job) error {
 	return failure{reason: reason, givenUp: last || how == outcomeGivenUp}
 }
 
-// give has the first client who waits hold the job; nil when there is none, or no room.
-func (w *worker) give(job fabric.Job) *holding {
+// take hears from the driver which job it has taken, one after the other, and means it for the
+// first client who waits. The handlers of several jobs are called in any order, and later: who
+// asks for one job would get the second one, and several would be taken for it.
+func (w *worker) take(job fabric.Job) (missed func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.taken++
 	if len(w.waiters) == 0 {
 		return nil
 	}
-	h, ok := w.server.held.add(w.server.newID(), w.owner, nil)
-	if !ok {
-		return nil
+	m := &meant{w.serve(), w.taken}
+	at := attemptID{job.ID, job.Attempt}
+	w.meant[at] = append(w.meant[at], m)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.unmean(at, m) {
+			w.unserve(m.waiter)
+		}
 	}
+}
+
+// serve returns the first client who waits, and counts a job for it. The caller holds w.mu.
+func (w *worker) serve() *waiter {
 	c := w.waiters[0]
-	_, _ = h.extend(c.length) // cannot fail: it has just begun
-	w.leased++
-	c.got <- leasedJob{Job: job, lease: h.id, length: c.length}
 	if c.given++; c.given == c.most {
 		w.remove(c)
 	}
+	return c
+}
+
+// unserve has a client wait again for a job that it does not get. The caller holds w.mu.
+func (w *worker) unserve(c *waiter) {
+	if c.given--; !c.gone && c.given == c.most-1 {
+		w.waiters = append([]*waiter{c}, w.waiters...)
+		w.look()
+	}
+}
+
+// unmean takes back for whom a job is meant; false if that was done. The caller holds w.mu.
+func (w *worker) unmean(at attemptID, m *meant) bool {
+	all := w.meant[at]
+	i := slices.Index(all, m)
+	if i < 0 {
+		return false
+	}
+	if w.meant[at] = slices.Delete(all, i, i+1); len(all) == 1 {
+		delete(w.meant, at)
+	}
+	return true
+}
+
+// give has the client hold the job for whom it is meant, or who waits if that is gone; nil when
+// there is none, or no room.
+func (w *worker) give(job fabric.Job) *holding {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := attemptID{job.ID, job.Attempt}
+	var m *meant
+	if all := w.meant[at]; len(all) > 0 {
+		m = all[0]
+		w.unmean(at, m)
+	}
+	if m == nil || m.waiter.gone {
+		if len(w.waiters) == 0 {
+			return nil
+		}
+		m = &meant{w.serve(), w.taken}
+	}
+	h, ok := w.server.held.add(w.server.newID(), w.owner, nil)
+	if !ok {
+		w.unserve(m.waiter)
+		return nil
+	}
+	c := m.waiter
+	_, _ = h.extend(c.length) // cannot fail: it has just begun
+	w.leased++
+	c.got <- leasedJob{Job: job, lease: h.id, length: c.length, number: m.number}
 	return h
 }
 

@@ -66,6 +66,7 @@ var contract = map[string]func(*testing.T, fabric.Provider){
 	"queue/worker stops":          testWorkerStops,
 	"queue/idle":                  testIdle,
 	"queue/wake":                  testWake,
+	"queue/taken":                 testTaken,
 	"queue/put back":              testPutBack,
 	"queue/settled":               testSettled,
 	"queue/removed":               testRemoved,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -99,6 +100,63 @@ func testWake(t *testing.T, p fabric.Provider) {
 	// Without a word each takes half an interval more on average.
 	if woken > 2*anyway+jobs*fabric.IdleInterval/4 {
 		t.Errorf("%d jobs took %v, and %v by a worker that is always idle", jobs, woken, anyway)
+	}
+}
+
+// testTaken has a worker that could run many handlers take jobs as they are wanted: it is told of each
+// before it asks for the next one, in their order, so it takes as many as are wanted and no more.
+func testTaken(t *testing.T, p fabric.Provider) {
+	const jobs, atOnce = 20, 2
+	config := queueConfig(t)
+	config.Concurrency = 8
+	var mu sync.Mutex // guards wanted, taken and missed
+	wanted, missed, taken := 0, 0, []string(nil)
+	wake := make(chan struct{}, 1)
+	config.Wake = wake
+	config.Idle = func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(taken)-missed < wanted
+	}
+	config.Taken = func(job fabric.Job) func() {
+		mu.Lock()
+		defer mu.Unlock()
+		taken = append(taken, fmt.Sprint(job.ID, " ", job.Attempt, " ", string(job.Payload)))
+		return func() {
+			mu.Lock()
+			defer mu.Unlock()
+			missed++
+		}
+	}
+	q := openQueue(t, p, config)
+	handler, attempts := record(func(job fabric.Job) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Contains(taken, job.ID+" 1 x") {
+			t.Errorf("the handler of %s is called before it was taken", job.ID)
+		}
+		return nil
+	})
+	work(t, q, handler)
+	var want []string
+	for i := range jobs {
+		enqueue(t, q, fabric.Job{ID: fmt.Sprint("job-", i), Payload: []byte("x")})
+		want = append(want, fmt.Sprintf("job-%d 1 x", i))
+	}
+	for range jobs / atOnce {
+		mu.Lock()
+		wanted += atOnce
+		mu.Unlock()
+		wake <- struct{}{}
+		for range atOnce {
+			receive(t, "attempt", attempts)
+		}
+	}
+	quiet(t, "when no job is wanted", attempts)
+	mu.Lock()
+	defer mu.Unlock()
+	if missed == 0 && !slices.Equal(taken, want) {
+		t.Errorf("taken were %q", taken)
 	}
 }
 

@@ -62,9 +62,12 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		if e == nil {
 			break
 		}
+		job := cloneJob(e.job)
+		job.Attempt = e.failures + 1
+		q.config.Take(job) // its handler is called
 		running.Go(func() {
 			defer func() { <-slots }()
-			q.attempt(bound, e, handler)
+			q.attempt(bound, e, job, handler)
 		})
 	}
 	running.Wait()
@@ -104,10 +107,8 @@ func (q *queue) next(ctx context.Context, slots chan<- struct{}) *entry {
 
 // attempt runs the handler once and settles the entry by what it returns. A handler that
 // ends its goroutine without returning is a worker that died.
-func (q *queue) attempt(ctx context.Context, e *entry, handler fabric.Handler) {
+func (q *queue) attempt(ctx context.Context, e *entry, job fabric.Job, handler fabric.Handler) {
 	started := time.Now()
-	job := cloneJob(e.job)
-	job.Attempt = e.failures + 1
 	returned := false
 	defer func() {
 		if !returned {

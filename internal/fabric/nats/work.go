@@ -105,11 +105,47 @@ func (w *worker) consume(ctx context.Context) error {
 			<-w.slots
 			continue
 		}
+		d, ok := w.read(msg)
+		if !ok {
+			<-w.slots
+			continue
+		}
+		missed := w.queue.config.Take(d.job)
 		w.running.Go(func() {
 			defer func() { <-w.slots }()
-			w.attempt(ctx, msg)
+			w.attempt(ctx, d, missed)
 		})
 	}
+}
+
+// delivered is a job that was taken.
+type delivered struct {
+	msg      jetstream.Msg
+	sequence uint64 // in the stream
+	envelope envelope
+	job      fabric.Job
+}
+
+// read returns the job that was delivered; false when there is none, or not yet.
+func (w *worker) read(msg jetstream.Msg) (delivered, bool) {
+	d := delivered{msg: msg}
+	meta, err := msg.Metadata()
+	if err == nil {
+		d.sequence = meta.Sequence.Stream
+		d.envelope, err = decodeEnvelope(msg.Headers())
+	}
+	if err != nil { // not written by a queue: no attempt can mend it
+		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
+		w.queue.provider.dropped(fabric.DropJobUnreadable, 1)
+		_ = w.report("drop job", msg.TermWithReason("unreadable")) // it comes again, and is dropped then
+		return d, false
+	}
+	if wait := time.Until(d.envelope.readyAt()); wait > 0 {
+		_ = w.giveUpLease(msg, wait) // or its lease runs out
+		return d, false
+	}
+	d.job = d.envelope.job(notNil(msg.Data()), d.envelope.Failures+1)
+	return d, true
 }
 
 // giveBack returns what was delivered after the last job was taken.
@@ -128,29 +164,15 @@ func (w *worker) giveBack(deliveries jetstream.MessagesContext) {
 
 // attempt runs the handler once and settles the job by what it returns. When the handler
 // ends its goroutine without returning, nothing is settled and the lease runs out.
-func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
-	meta, err := msg.Metadata()
-	var e envelope
-	if err == nil {
-		e, err = decodeEnvelope(msg.Headers())
-	}
-	if err != nil { // not written by a queue: no attempt can mend it
-		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
-		w.queue.provider.dropped(fabric.DropJobUnreadable, 1)
-		_ = w.report("drop job", msg.TermWithReason("unreadable")) // it comes again, and is dropped then
-		return
-	}
-	if wait := time.Until(e.readyAt()); wait > 0 {
-		_ = w.giveUpLease(msg, wait) // or its lease runs out
-		return
-	}
+func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
+	msg, job := d.msg, d.job
 	if err := w.inTouch(ctx, msg); err != nil {
-		w.report("begin job", err)
+		_ = w.report("begin job", err)
+		missed()
 		return // the lease runs out, and another has it then
 	}
 	started := time.Now()
-	job := e.job(notNil(msg.Data()), e.Failures+1)
-	err = w.handle(ctx, msg, job)
+	err := w.handle(ctx, msg, job)
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	switch {
@@ -159,7 +181,7 @@ func (w *worker) attempt(ctx context.Context, msg jetstream.Msg) {
 	case fabric.IsPutBack(ctx, err):
 		err = w.giveUpLease(msg, 0)
 	default:
-		err = w.fail(settle, msg, meta.Sequence.Stream, e, started, err)
+		err = w.fail(settle, msg, d.sequence, d.envelope, started, err)
 	}
 	w.queue.config.Settle(job, err)
 }

@@ -23,6 +23,7 @@ type attempt struct {
 	worker   *worker
 	envelope envelope
 	payload  []byte
+	job      fabric.Job
 	doubtful bool // the message may be of a state that the job has left
 
 	// Guarded by the worker's mu, as a lost session replaces them.
@@ -33,7 +34,7 @@ type attempt struct {
 
 // run runs the handler and settles the job by what it returns. When it ends its goroutine
 // without returning, it is a worker that died.
-func (a *attempt) run(ctx context.Context) {
+func (a *attempt) run(ctx context.Context, missed func()) {
 	w := a.worker
 	returned := false
 	defer func() {
@@ -44,6 +45,7 @@ func (a *attempt) run(ctx context.Context) {
 	}()
 	if a.isNotDue(ctx) {
 		returned = true
+		missed()
 		return
 	}
 	w.queue.tally.start()
@@ -51,12 +53,11 @@ func (a *attempt) run(ctx context.Context) {
 	a.register()
 	w.mu.Unlock()
 	started := time.Now()
-	job := a.envelope.job(a.payload, a.envelope.Failures+1)
-	err := w.handler(ctx, job)
+	err := w.handler(ctx, a.job)
 	returned = true
 	settling, end := outlive(ctx, settleTimeout)
 	defer end()
-	w.queue.config.Settle(job, a.settle(ctx, settling, started, err))
+	w.queue.config.Settle(a.job, a.settle(ctx, settling, started, err))
 }
 
 // isNotDue deals with a message of which no attempt is to be made, or not yet.

@@ -311,11 +311,13 @@ func (w *worker) begin(ctx context.Context, c *consumer, d amqp.Delivery) {
 	a := &attempt{
 		worker: w, envelope: e, payload: d.Body, delivery: d, consumer: c,
 		doubtful: d.Redelivered || e.Again || e.Failures > 0,
+		job:      e.job(d.Body, e.Failures+1),
 	}
 	w.mu.Lock()
 	w.attempts[e.Instance] = a
 	w.mu.Unlock()
-	w.running.Go(func() { a.run(ctx) })
+	missed := w.queue.config.Take(a.job)
+	w.running.Go(func() { a.run(ctx, missed) })
 }
 
 // meet says whether the delivery is of a job whose handler runs here. It is when the session

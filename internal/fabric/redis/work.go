@@ -81,9 +81,19 @@ func (w *worker) take(ctx context.Context, news *waiter) {
 		if !ok {
 			return
 		}
+		e, err := decodeEnvelope(d.envelope)
+		if err != nil { // not written by a queue: no attempt can mend it
+			w.queue.warn("job unreadable, dropped", slog.String("id", d.id), slog.Any("error", err))
+			w.queue.provider.options.Dropped(fabric.DropJobUnreadable, 1)
+			_ = w.report("drop job", w.finish(ctx, d)) // it comes again, and is dropped then
+			<-w.slots
+			continue
+		}
+		job := e.job(d.id, notNil(d.payload), e.Failures+1)
+		w.queue.config.Take(job) // its handler is called
 		w.running.Go(func() {
 			defer func() { <-w.slots }()
-			w.attempt(ctx, d)
+			w.attempt(ctx, d, e, job)
 		})
 	}
 }
@@ -174,17 +184,9 @@ func (q *queue) visibility() time.Duration { return max(q.config.Visibility, tim
 
 // attempt runs the handler once and settles the job by what it returns. When the handler
 // ends its goroutine without returning, nothing is settled and the lease runs out.
-func (w *worker) attempt(ctx context.Context, d delivered) {
-	e, err := decodeEnvelope(d.envelope)
-	if err != nil { // not written by a queue: no attempt can mend it
-		w.queue.warn("job unreadable, dropped", slog.String("id", d.id), slog.Any("error", err))
-		w.queue.provider.options.Dropped(fabric.DropJobUnreadable, 1)
-		_ = w.report("drop job", w.finish(ctx, d)) // it comes again, and is dropped then
-		return
-	}
+func (w *worker) attempt(ctx context.Context, d delivered, e envelope, job fabric.Job) {
 	started := time.Now()
-	job := e.job(d.id, notNil(d.payload), e.Failures+1)
-	err = w.handle(ctx, d, job)
+	err := w.handle(ctx, d, job)
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	switch {

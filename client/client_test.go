@@ -265,6 +265,7 @@ func TestWork(t *testing.T) {
 	var mu sync.Mutex
 	done := map[string]int{}
 	all := make(chan struct{})
+	finish := sync.OnceFunc(func() { close(all) })
 	working, stop := context.WithCancel(ctx)
 	var workers sync.WaitGroup
 	var inside, most atomic.Int32
@@ -280,13 +281,14 @@ func TestWork(t *testing.T) {
 				if string(job.Payload) == "0" { // is extended meanwhile
 					time.Sleep(time.Second)
 				}
+				held := ctx.Err() // from the last one on, it may end because the test does
 				mu.Lock()
 				defer mu.Unlock()
 				done[string(job.Payload)]++
 				if len(done) == jobs {
-					close(all)
+					finish()
 				}
-				return ctx.Err()
+				return held
 			})
 			if err != nil {
 				t.Errorf("work: %v", err)

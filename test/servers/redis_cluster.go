@@ -243,7 +243,7 @@ func StartSentinels(t testing.TB, config RedisConfig) *Sentinels {
 // newSentinel starts a Sentinel. It writes what it learns into its configuration.
 func newSentinel(t testing.TB, port int, s *Sentinels) *Redis {
 	t.Helper()
-	r := &Redis{Port: port, t: t, dir: t.TempDir(), tls: s.Servers[0].tls, auth: s.Password}
+	r := &Redis{host: "127.0.0.1", Port: port, t: t, dir: t.TempDir(), tls: s.Servers[0].tls, auth: s.Password}
 	lines := append(r.listening(), "bind 127.0.0.1", "dir "+r.dir,
 		"sentinel monitor "+s.Name+" 127.0.0.1 "+strconv.Itoa(s.Servers[0].Port)+" 2",
 		"sentinel down-after-milliseconds "+s.Name+" 1000",

@@ -86,6 +86,9 @@ func TestPrimitives(t *testing.T) {
 	}
 	_, err = client.CreateKey(t.Context(), admin.NewKey{Namespace: "test", Scopes: []string{"everything"}})
 	fails("a bad scope", err, admin.CodeInvalid)
+	if n := strings.Count(err.Error(), "invalid key"); n != 1 {
+		t.Errorf("it says %d times that the key is invalid: %v", n, err)
+	}
 	if status, _ := r.v1("GET", "/parley/v1/ids", created.Token, ""); status != 401 {
 		t.Errorf("with a revoked key: %d", status)
 	}

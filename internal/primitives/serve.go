@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,9 +95,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, path string, endpoints methods) {
 	e, found := endpoints[r.Method]
 	if !found {
-		for method := range endpoints {
-			w.Header().Add("Allow", method)
-		}
+		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(endpoints)), ", "))
 		s.fail(w, path, fail(problemMethod, "this path does not have method %.20s", r.Method))
 		return
 	}
@@ -172,13 +172,13 @@ func enter(ctx context.Context, slots chan struct{}) (done func(), err error) {
 // authorize returns the key of a request.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) (*Key, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	var key *Key
-	if strings.EqualFold(scheme, "Bearer") {
-		key = s.registry.keyOf(strings.TrimSpace(token))
+	key, why := (*Key)(nil), "the request needs the header Authorization: Bearer with the token of a key"
+	if strings.EqualFold(scheme, "Bearer") && token != "" {
+		key, why = s.registry.keyOf(strings.TrimSpace(token)), "no key has this token, or it was revoked"
 	}
 	if key == nil {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="parley"`)
-		return nil, fail(problemUnauthorized, "the request needs the header Authorization: Bearer with the token of a key")
+		return nil, fail(problemUnauthorized, "%s", why)
 	}
 	limit := key.RequestsPerSecond
 	if limit == 0 {

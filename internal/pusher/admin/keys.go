@@ -27,7 +27,7 @@ var (
 	// ErrKeyStatic says that the key is one of the configuration file.
 	ErrKeyStatic = errors.New("the key is defined in the configuration file")
 	// ErrKeyInvalid says that a key cannot be as asked for.
-	ErrKeyInvalid = errors.New("invalid key")
+	ErrKeyInvalid = errors.New("the key cannot be made")
 )
 
 // NewKey is the body of POST keys. A key without an id gets one.

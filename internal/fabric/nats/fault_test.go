@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
+
 	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -171,6 +173,40 @@ func TestLockTakenOver(t *testing.T) {
 	check(t, err)
 	if record.Holder != "thief" {
 		t.Errorf("the lock is held by %q", record.Holder)
+	}
+}
+
+// Who waits for a lock that is given back again and again is no slow consumer: one word to look again
+// is enough.
+func TestLockManyWords(t *testing.T) {
+	t.Parallel()
+	ctx, p := open(t)
+	slow := make(chan error, 100)
+	p.conn.SetErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { slow <- err })
+	opened, err := p.Locks(ctx, "many")
+	check(t, err)
+	first, err := opened.TryAcquire(ctx, "l", fabric.MinLease)
+	check(t, err)
+	before, taken := p.conn.NumSubscriptions(), make(chan error, 1)
+	go func() {
+		_, err := opened.Acquire(ctx, "l", fabric.MinLease)
+		taken <- err
+	}()
+	for p.conn.NumSubscriptions() == before && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	for range 20 {
+		for range 500 {
+			check(t, p.conn.Publish(opened.(*locks).wakeSubject("l"), nil))
+		}
+		check(t, p.conn.Flush())
+	}
+	check(t, first.Release(ctx))
+	check(t, next(ctx, t, taken))
+	select {
+	case err := <-slow:
+		t.Error(err)
+	default:
 	}
 }
 

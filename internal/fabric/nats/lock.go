@@ -137,8 +137,14 @@ func (l *locks) waitInLine(ctx context.Context, name string, duration time.Durat
 		return nil, err
 	}
 	defer end()
-	wake := make(chan *natsgo.Msg, 1) // more than one would say no more
-	sub, err := l.provider.conn.ChanSubscribe(l.wakeSubject(name), wake)
+	wake := make(chan struct{}, 1) // more than one would say no more
+	// A subscription with a channel would be a slow consumer when that is full.
+	sub, err := l.provider.conn.Subscribe(l.wakeSubject(name), func(*natsgo.Msg) {
+		select {
+		case wake <- struct{}{}:
+		default: // there is one
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

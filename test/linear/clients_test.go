@@ -20,9 +20,15 @@ import (
 
 const (
 	// attempt is how long a client waits for an answer.
-	attempt = 3 * time.Second
-	// lockTTL is that of the locks.
-	lockTTL = 2 * time.Second
+	attempt = 2 * time.Second
+	// lockTTL is that of the locks, and jobLease that of the jobs. A node keeps a lock for half as
+	// long again; longPause is more than all of that.
+	lockTTL  = time.Second
+	jobLease = 1500 * time.Millisecond
+	// longPause is for how long a node is stopped, so that who held something through it, or was
+	// asking it, has lost it to others when it goes on; shortPause is over in time for some.
+	longPause  = 2500 * time.Millisecond
+	shortPause = 1200 * time.Millisecond
 	// mostUnknown is how many operations of a key may be unknown, before clients use another: each
 	// makes the search longer.
 	mostUnknown = 4
@@ -246,7 +252,7 @@ func (l *load) publish(name *int, node *client.Client) {
 // work takes a job and says what became of it, at another node.
 func (l *load) work(name *int, node *client.Client) {
 	call := time.Now()
-	leases, err := node.Queue(queueName).Lease(l.t.Context(), client.LeaseOptions{Max: 3, Wait: time.Second, Lease: 4 * time.Second})
+	leases, err := node.Queue(queueName).Lease(l.t.Context(), client.LeaseOptions{Max: 3, Wait: time.Second, Lease: jobLease})
 	if err != nil {
 		return
 	}
@@ -259,7 +265,13 @@ func (l *load) work(name *int, node *client.Client) {
 }
 
 func (l *load) settle(name *int, lease *client.Lease) {
-	switch rand.IntN(12) {
+	chance := rand.IntN(12)
+	select {
+	case <-l.stop:
+		chance = 2 // the last jobs are to be done
+	default:
+	}
+	switch chance {
 	case 0: // the worker dies
 		return
 	case 1:

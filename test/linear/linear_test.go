@@ -21,7 +21,7 @@ func TestLinear(t *testing.T) {
 	c := newCluster(t)
 	l := newLoad(t, c)
 	settings := client.DefaultQueueSettings()
-	settings.Visibility, settings.MaxAttempts = 4*time.Second, 0
+	settings.Visibility, settings.MaxAttempts = jobLease, 0
 	settings.RetryInitial, settings.RetryMax = 50*time.Millisecond, time.Second
 	if err := l.steady.Queue(queueName).Configure(t.Context(), settings); err != nil {
 		t.Fatal(err)
@@ -30,8 +30,8 @@ func TestLinear(t *testing.T) {
 	l.running.Go(func() { l.hear(hearing) })
 	l.run(6, 20*time.Millisecond, l.count)
 	l.run(6, 20*time.Millisecond, l.swap)
-	l.run(8, 10*time.Millisecond, l.hold)
-	l.run(2, 40*time.Millisecond, l.publish)
+	l.run(12, 10*time.Millisecond, l.hold)
+	l.run(4, 80*time.Millisecond, l.publish)
 	l.run(6, 0, l.work)
 	l.run(3, 100*time.Millisecond, l.mint)
 	l.run(2, 50*time.Millisecond, l.say)
@@ -62,16 +62,16 @@ func TestLinear(t *testing.T) {
 // eachFault stops a node for a while, kills another and stops a third while that is dead, so that
 // no majority is left for a moment.
 func (c *cluster) eachFault() {
-	time.Sleep(2 * time.Second) // nothing is wrong
-	c.pause(c.nodes[1], 4*time.Second)
-	time.Sleep(time.Second)
+	time.Sleep(700 * time.Millisecond) // nothing is wrong
+	c.pause(c.nodes[1], longPause)
+	time.Sleep(700 * time.Millisecond)
 	c.nodes[2].process.Kill()
-	time.Sleep(2 * time.Second)
-	c.pause(c.nodes[0], 1500*time.Millisecond)
-	time.Sleep(time.Second)
+	time.Sleep(1500 * time.Millisecond)
+	c.pause(c.nodes[0], shortPause)
+	time.Sleep(700 * time.Millisecond)
 	c.nodes[2].start()
 	c.nodes[2].ready()
-	time.Sleep(2 * time.Second)
+	time.Sleep(700 * time.Millisecond)
 }
 
 // pause stops a node for a while.

@@ -5,7 +5,7 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run cluster build build-all test test-deps test-cluster lint unit e2e faults faults-short fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster clusters lint unit e2e faults faults-short fuzz generate clean
 
 ## run: build and start a node
 run: build
@@ -54,8 +54,12 @@ unit:
 	go test -race -short $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(CLUSTERED),| grep -v '/$(room)$$'))
 
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
-test-cluster: test-deps
-	go test -race -p 1 $(addprefix ./,$(CLUSTERED))
+test-cluster: $(CLUSTERED:%=clustered/%) clusters
+
+clustered/%:
+	go test -race ./$*
+
+clusters: test-deps
 	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth ./test/linear
 
 ## e2e: the real clients against the real binary

@@ -136,17 +136,27 @@ func newFixture(t testing.TB, change func(*Options), others ...*apps.App) *fixtu
 // wantMetrics checks the lines of the families whose names begin with a prefix.
 func (f *fixture) wantMetrics(prefix, want string) {
 	f.Helper()
+	want = strings.TrimPrefix(want, "\n")
+	got := f.samples(prefix)
+	for end := time.Now().Add(5 * time.Second); got != want && time.Now().Before(end); got = f.samples(prefix) {
+		time.Sleep(time.Millisecond) // an answer may come before it is counted
+	}
+	if got != want {
+		f.Errorf("got the metrics\n%swant%s", got, want)
+	}
+}
+
+// samples returns those whose names begin with prefix.
+func (f *fixture) samples(prefix string) string {
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(f.families, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	var got []string
+	var got strings.Builder
 	for line := range strings.Lines(w.Body.String()) {
 		if strings.HasPrefix(line, prefix) {
-			got = append(got, line)
+			got.WriteString(line)
 		}
 	}
-	if text := strings.Join(got, ""); text != strings.TrimPrefix(want, "\n") {
-		f.Errorf("got the metrics\n%swant%s", text, want)
-	}
+	return got.String()
 }
 
 // sign returns the query that authenticates a request, by the text of the documentation

@@ -194,13 +194,24 @@ func awaitTable(ctx context.Context, log *slog.Logger, ping func(context.Context
 		missing := errors.Is(err, appsql.ErrNoTable)
 		if missing != reached || time.Since(noticed) >= tableNotice {
 			reached, noticed = missing, time.Now()
-			log.Warn("waiting for the database of apps", "error", err)
+			log.Warn("waiting for the database of apps", "error", err, "options", optionsToSee(err))
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// optionsToSee names what to look at when the database does not let the node have its table.
+func optionsToSee(err error) string {
+	switch {
+	case errors.Is(err, appsql.ErrLogin):
+		return "app_store.user, app_store.password, app_store.url"
+	case errors.Is(err, appsql.ErrNoTable):
+		return "app_store.database, app_store.table"
+	}
+	return "app_store.host, app_store.port, app_store.url"
 }
 
 // hasApp tells whether an app exists and is enabled.

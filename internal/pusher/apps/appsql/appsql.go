@@ -61,6 +61,9 @@ type Options struct {
 // ErrNoTable says that the database has no such table.
 var ErrNoTable = errors.New("the table does not exist; \"parley app migrate\" creates it")
 
+// ErrLogin says that the database refuses the user or the password.
+var ErrLogin = errors.New("the database refuses the login")
+
 // Table is a table of apps. Its methods may be called concurrently.
 type Table struct {
 	db   *sql.DB
@@ -105,7 +108,8 @@ func (t *Table) Close() error {
 	return nil
 }
 
-// Ping tells whether the database answers and has the table; the error wraps ErrNoTable if not.
+// Ping tells whether the database answers and has the table; the error wraps ErrNoTable if it has not,
+// and ErrLogin if it lets nobody in.
 func (t *Table) Ping(ctx context.Context) error {
 	_, err := t.describe(ctx)
 	return err
@@ -132,6 +136,9 @@ func (t *Table) describe(ctx context.Context) (*layout, error) {
 		found, err = t.dialect.describe(ctx, t.db, t.name)
 		return err
 	})
+	if t.dialect.loginRefused(err) {
+		err = fmt.Errorf("%w: %w", ErrLogin, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the columns of table %s: %w", t.name, err)
 	}

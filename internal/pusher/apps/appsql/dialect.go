@@ -33,6 +33,8 @@ type dialect interface {
 	connectionLost(err error) bool
 	// again tells whether a transaction failed only because another one ran.
 	again(err error) bool
+	// loginRefused tells whether the user, the password or the use of the database was refused.
+	loginRefused(err error) bool
 	// unknownColumn tells whether a column is not there any more.
 	unknownColumn(err error) bool
 	// columnType writes the type of the column that holds a field, with what it is by default.

@@ -122,6 +122,11 @@ func (mysqlDialect) again(err error) bool {
 	return errors.As(err, &e) && (e.Number == 1213 || e.Number == 1205 || e.Number == 1020)
 }
 
+func (mysqlDialect) loginRefused(err error) bool {
+	var e *mysql.MySQLError
+	return errors.As(err, &e) && (e.Number == 1044 || e.Number == 1045 || e.Number == 1698)
+}
+
 func (mysqlDialect) unknownColumn(err error) bool {
 	var e *mysql.MySQLError
 	return errors.As(err, &e) && e.Number == 1054

@@ -117,6 +117,11 @@ func (postgresDialect) again(err error) bool {
 	return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01" || e.Code == "55P03")
 }
 
+func (postgresDialect) loginRefused(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && (e.Code == "28P01" || e.Code == "28000")
+}
+
 func (postgresDialect) unknownColumn(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && e.Code == "42703"

@@ -273,6 +273,15 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// A login that is refused is told from a database that is away.
+func TestLoginRefused(t *testing.T) {
+	onEach(t, func(t *testing.T, d database) {
+		options := d.options
+		options.Password = "not-the-password"
+		refused(t, "ping", open(t, options).Ping(t.Context()), ErrLogin)
+	})
+}
+
 func TestConnections(t *testing.T) {
 	onEach(t, func(t *testing.T, d database) {
 		ctx := t.Context()

@@ -203,7 +203,7 @@ func (n *Node) joinHub(ctx, background context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the directory: %w", err)
 	}
-	events, err := n.fabric.Signal(ctx, "channels")
+	events, err := n.fabric.Signal(ctx, eventsSignal)
 	if err != nil {
 		return fmt.Errorf("open the channels' signal: %w", err)
 	}
@@ -298,15 +298,13 @@ func (k *clustered) leave(ctx context.Context) error {
 	return nil
 }
 
-// leaveTimeout bounds telling the others that the node stops.
-const leaveTimeout = 2 * time.Second
+// partingTime bounds giving back what clients hold and telling the others that the node stops.
+const partingTime = 2 * time.Second
 
 // leaveCluster tells the others that the node stops. That they cannot be reached does not keep it from
 // stopping as it should: they find out.
 func (n *Node) leaveCluster(ctx context.Context) error {
-	telling, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	err := n.cluster.leave(telling)
+	err := n.cluster.leave(ctx)
 	if errors.Is(err, fabric.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		n.log.Warn("the other nodes are not told that this one stops, and have to find out", "error", err)
 		return nil

@@ -291,9 +291,12 @@ func (n *Node) Stop(ctx context.Context) error {
 		errs = append(errs, n.close(ctx, l))
 	}
 	n.running.Wait()
-	errs = append(errs, n.stopPrimitives(ctx))
+	// Also when the grace is over, as it is when a broker is away.
+	parting, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingTime)
+	defer cancel()
+	n.stopPrimitives(parting)
 	if n.cluster != nil {
-		errs = append(errs, n.leaveCluster(ctx))
+		errs = append(errs, n.leaveCluster(parting))
 		n.cluster.stop()
 	}
 	if n.apps != nil {
@@ -301,7 +304,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	errs = append(errs, n.appTable.close())
 	for _, c := range n.carriers.list {
-		errs = append(errs, c.Close())
+		if c.Carrier != nil {
+			errs = append(errs, c.Close())
+		}
 	}
 	if n.engine != nil {
 		errs = append(errs, n.engine.Stop(ctx))

@@ -127,12 +127,15 @@ func (n *Node) leavePrimitives() {
 	}
 }
 
-// stopPrimitives gives back what the node holds for clients.
-func (n *Node) stopPrimitives(ctx context.Context) error {
+// stopPrimitives gives back what the node holds for clients. What it cannot give back is free when its
+// lease is over.
+func (n *Node) stopPrimitives(ctx context.Context) {
 	if n.primitives == nil {
-		return nil
+		return
 	}
-	return n.primitives.Stop(ctx)
+	if err := n.primitives.Stop(ctx); err != nil {
+		n.log.Warn("jobs and locks of clients are left to their leases", "error", err)
+	}
 }
 
 // workWebhooks is the key of background work by which node.roles can say which nodes send webhooks.

@@ -84,7 +84,7 @@ func (w *worker) take(ctx context.Context, news *waiter) {
 		e, err := decodeEnvelope(d.envelope)
 		if err != nil { // not written by a queue: no attempt can mend it
 			w.queue.warn("job unreadable, dropped", slog.String("id", d.id), slog.Any("error", err))
-			w.queue.provider.options.Dropped(fabric.DropJobUnreadable, 1)
+			w.queue.provider.options.Dropped(fabric.DropJobUnreadable, w.queue.config.Name, 1)
 			_ = w.report("drop job", w.finish(ctx, d)) // it comes again, and is dropped then
 			<-w.slots
 			continue
@@ -121,12 +121,16 @@ func (w *worker) next(ctx context.Context, news *waiter) (delivered, bool) {
 	}
 }
 
+// leaveTimeout bounds asking what became of a turn: a worker that stops while the server is away is
+// not to wait for it.
+const leaveTimeout = time.Second
+
 // leave gives back the job of a turn whose answer the worker did not wait for.
 func (w *worker) leave(ctx context.Context) {
 	if !w.unheard {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	d, _, err := w.askOnce(ctx, "1")
 	if err == nil && d != nil {
@@ -280,7 +284,7 @@ func (w *worker) bury(ctx context.Context, d delivered, e envelope, now time.Tim
 		return nil
 	}
 	if pushedOut > 0 {
-		w.queue.provider.options.Dropped(fabric.DropDeadLetter, pushedOut)
+		w.queue.provider.options.Dropped(fabric.DropDeadLetter, w.queue.config.Name, pushedOut)
 	}
 	if w.queue.config.Dead != nil {
 		w.queue.config.Dead(fabric.DeadLetter{

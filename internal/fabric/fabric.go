@@ -306,6 +306,6 @@ const (
 	DropDeadLetter = "queue_dead_letter_pushed_out"
 )
 
-// DropFunc is told of what a driver loses: the reason, one of the Drop constants, and how
-// many. It must not wait.
-type DropFunc func(reason string, count int)
+// DropFunc is told of what a driver loses: the reason, one of the Drop constants, the name of the
+// signal or queue, and how many. It must not wait.
+type DropFunc func(reason, name string, count int)

@@ -32,7 +32,7 @@ func (n *Node) openNATS(ctx context.Context) (fabric.Provider, error) {
 		Prefix:   c.Prefix,
 		Replicas: cmp.Or(c.Replicas, survivable(len(c.Servers))),
 		Logger:   n.log.With("part", "nats"),
-		Dropped:  n.metrics.Lost,
+		Dropped:  n.lost,
 	})
 }
 
@@ -50,7 +50,7 @@ func (n *Node) openRabbitMQ(ctx context.Context) (fabric.QueueCarrier, error) {
 		Cache:     by["cache"].Carrier.(fabric.CacheCarrier),
 		Documents: by["documents"].Carrier.(fabric.DocumentsCarrier),
 		Logger:    n.log.With("part", "rabbitmq"),
-		Dropped:   n.metrics.Lost,
+		Dropped:   n.lost,
 	})
 }
 
@@ -62,7 +62,7 @@ func (n *Node) openRedis(ctx context.Context, place string, cluster bool) (fabri
 		return nil, err
 	}
 	options.Cluster = cluster
-	options.Name, options.Logger, options.Dropped = n.config.Node.Name, n.log.With("part", "redis"), n.metrics.Lost
+	options.Name, options.Logger, options.Dropped = n.config.Node.Name, n.log.With("part", "redis"), n.lost
 	return redis.Open(ctx, options)
 }
 

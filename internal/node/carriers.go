@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,10 +25,11 @@ const carrierInterval = 500 * time.Millisecond
 
 // carrier is a driver in use.
 type carrier struct {
-	fabric.Carrier
-	driver string
-	parts  []string // that it carries, as in the configuration
-	state  atomic.Pointer[carrierState]
+	fabric.Carrier // nil until it is opened
+	driver         string
+	place          string   // of Redis, if it has one of its own
+	parts          []string // that it carries, as in the configuration
+	state          atomic.Pointer[carrierState]
 }
 
 // carrierState is what a broker answered last.
@@ -50,7 +52,7 @@ func (c *carrier) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if was := c.state.Load(); was == nil || (was.err == nil) != (err == nil) {
+		if was := c.state.Load(); (was.err == nil) != (err == nil) {
 			c.state.Store(&carrierState{err, time.Now()})
 		}
 		select {
@@ -63,18 +65,27 @@ func (c *carrier) watch(ctx context.Context) {
 
 // probe returns why the carrier is not there. It does not wait.
 func (c *carrier) probe(context.Context) error {
-	if state := c.state.Load(); state != nil {
-		return state.err
-	}
-	return nil
+	return c.state.Load().err
 }
 
 // inTouch tells for how long the carrier has been there without a break.
 func (c *carrier) inTouch() time.Duration {
-	if state := c.state.Load(); state != nil && state.err == nil {
+	if state := c.state.Load(); state.err == nil {
 		return time.Since(state.since)
 	}
 	return 0
+}
+
+// eventsSignal is the signal that carries what clients at other nodes are to get.
+const eventsSignal = "channels"
+
+// lost counts what a carrier loses, and events that could not be sent by themselves: losses of
+// heartbeats and of what is made good by asking mean nothing to clients.
+func (n *Node) lost(reason, name string, count int) {
+	n.metrics.Lost(reason, count)
+	if name == eventsSignal && (reason == fabric.DropSignalOffline || reason == fabric.DropSignalBacklog) {
+		n.metrics.Unsent(count)
+	}
 }
 
 // carriers are those of a node.
@@ -98,29 +109,48 @@ func fabricParts(c config.Config) []struct{ name, driver, place string } {
 	}
 }
 
-// openFabric opens the carriers that the configuration chooses, and waits for brokers that are
-// late. The embedded one must be there if there is to be one.
-func (n *Node) openFabric(ctx context.Context, embedded fabric.Provider) error {
-	opened := map[string]*carrier{} // by driver and place
+// errLate says that a broker was not there yet.
+var errLate = errors.New("it was not there yet")
+
+// chooseCarriers finds what carriers the configuration asks for.
+func (n *Node) chooseCarriers() {
+	chosen := map[string]*carrier{} // by driver and place
 	n.carriers.byPart = map[string]*carrier{}
 	for _, part := range fabricParts(n.config) {
 		if part.driver != config.DriverRedis && part.driver != config.DriverRedisCluster {
 			part.place = ""
 		}
 		key := part.driver + " " + part.place
-		c := opened[key]
+		c := chosen[key]
 		if c == nil {
-			n.waits(fmt.Sprintf("waiting for %s, which carries %s", part.driver, part.name))
-			opener, err := n.openCarrier(ctx, part.driver, part.place, embedded)
-			if err != nil {
-				return fmt.Errorf("open fabric.%s over %s: %w", part.name, part.driver, err)
-			}
-			c = &carrier{Carrier: opener, driver: part.driver}
-			opened[key] = c
+			c = &carrier{driver: part.driver, place: part.place}
+			c.state.Store(&carrierState{errLate, time.Now()})
+			chosen[key] = c
 			n.carriers.list = append(n.carriers.list, c)
 		}
 		c.parts = append(c.parts, part.name)
 		n.carriers.byPart[part.name] = c
+	}
+}
+
+// openFabric opens the carriers that the configuration chooses, and waits for brokers that are
+// late. The embedded one must be there if there is to be one.
+func (n *Node) openFabric(ctx context.Context, embedded fabric.Provider) error {
+	n.chooseCarriers()
+	for _, c := range n.carriers.list {
+		if c.isBroker() {
+			n.metrics.Register(telemetry.NewCarrier(n.config.Metrics.Prefix, c.driver, strings.Join(c.parts, "+"),
+				func() bool { return c.probe(ctx) == nil }))
+		}
+	}
+	for _, c := range n.carriers.list {
+		n.waits(fmt.Sprintf("waiting for %s, which carries %s", c.driver, c.parts[0]))
+		opened, err := n.openCarrier(ctx, c.driver, c.place, embedded)
+		if err != nil {
+			return fmt.Errorf("open fabric.%s over %s: %w", c.parts[0], c.driver, err)
+		}
+		c.Carrier = opened
+		c.state.Store(&carrierState{nil, time.Now()})
 	}
 	n.fabric = n.compose()
 	return nil
@@ -150,7 +180,7 @@ func (n *Node) openCarrier(ctx context.Context, driver, place string, embedded f
 	case config.DriverEmbedded:
 		return embedded, nil
 	case config.DriverMemory:
-		return memory.NewWith(memory.Options{Dropped: n.metrics.Lost}), nil
+		return memory.NewWith(memory.Options{Dropped: n.lost}), nil
 	case config.DriverNATS:
 		return n.openNATS(ctx)
 	case config.DriverRabbitMQ:
@@ -163,12 +193,9 @@ func (n *Node) openCarrier(ctx context.Context, driver, place string, embedded f
 // watchCarriers begins to ask the brokers whether they are there.
 func (n *Node) watchCarriers(ctx context.Context) {
 	for _, c := range n.carriers.list {
-		if !c.isBroker() {
-			continue
+		if c.isBroker() {
+			n.goes(c.driver, func() error { c.watch(ctx); return nil })
 		}
-		n.goes(c.driver, func() error { c.watch(ctx); return nil })
-		n.metrics.Register(telemetry.NewCarrier(n.config.Metrics.Prefix, c.driver, strings.Join(c.parts, "+"),
-			func() bool { return c.probe(ctx) == nil }))
 	}
 }
 

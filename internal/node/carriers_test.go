@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -53,7 +55,7 @@ func TestLateBroker(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			c := options(t)
-			c.Channels.Port, c.Fabric.Driver = freePort(t), driver
+			c.Channels.Port, c.Metrics.Port, c.Fabric.Driver = freePort(t), freePort(t), driver
 			late := prepare(t, &c)
 			log, ended := &buffer{}, make(chan error, 1)
 			var n *Node
@@ -65,6 +67,15 @@ func TestLateBroker(t *testing.T) {
 			process.Eventually(t, "it says for what it waits", func() bool {
 				status, _, text := ready(c.Channels.Port)
 				return status == http.StatusServiceUnavailable && strings.Contains(text, "waiting for "+driver+", which carries")
+			})
+			process.Eventually(t, "a gauge says so", func() bool {
+				response, err := http.Get("http://" + process.Address(c.Metrics.Port) + "/metrics")
+				if err != nil {
+					return false
+				}
+				defer response.Body.Close()
+				text, err := io.ReadAll(response.Body)
+				return err == nil && regexp.MustCompile(`(?m)^parley_carrier_up\{driver="`+driver+`",parts="[a-z_+]+"\} 0$`).Match(text)
 			})
 			late()
 			if err := <-ended; err != nil {
@@ -155,4 +166,17 @@ func TestMixedCarriers(t *testing.T) {
 	nodes[0].stop()
 	signals.Kill()
 	nodes[1].stop() // though it cannot tell anybody
+}
+
+// TestStopWithoutBroker stops a node that has everything over a broker, which is gone.
+func TestStopWithoutBroker(t *testing.T) {
+	t.Parallel()
+	server := servers.StartRedis(t, servers.RedisConfig{})
+	c := options(t)
+	c.Fabric.Driver, c.Redis.Servers = config.DriverRedis, []string{server.Address()}
+	n := start(t, c)
+	server.Kill()
+	if took := n.stop(); took > c.Shutdown.Grace+2*partingTime {
+		t.Errorf("it took %v", took)
+	}
 }

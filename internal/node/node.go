@@ -196,7 +196,7 @@ func (n *Node) startEmbedded(ctx context.Context) (fabric.Provider, error) {
 	provider, err := natsfabric.New(conn, natsfabric.Options{
 		Replicas: replicas,
 		Logger:   n.log.With("part", "fabric"),
-		Dropped:  n.metrics.Lost,
+		Dropped:  n.lost,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the fabric: %w", err)

@@ -34,6 +34,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 type Metrics struct {
 	registry *prometheus.Registry
 	dropped  *prometheus.CounterVec
+	unsent   prometheus.Counter
 	webhooks *prometheus.CounterVec
 	ledger   *prometheus.CounterVec
 	lookups  *prometheus.CounterVec
@@ -48,6 +49,10 @@ func NewMetrics(prefix, version string) *Metrics {
 			Name: prefix + "dropped_total",
 			Help: "What was lost or refused, by reason.",
 		}, []string{"reason"}),
+		unsent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "horizontal_broadcast_unsent_total",
+			Help: "Events for other nodes that could not be sent.",
+		}),
 		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "webhook_events_total",
 			Help: "Webhook events by the result of each attempt to deliver them.",
@@ -67,7 +72,7 @@ func NewMetrics(prefix, version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.Register(m.dropped, m.webhooks, m.ledger, m.lookups, build,
+	m.Register(m.dropped, m.unsent, m.webhooks, m.ledger, m.lookups, build,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -86,6 +91,9 @@ func (m *Metrics) Drop(reason string) { m.dropped.WithLabelValues(reason).Inc() 
 
 // Lost counts n things that were lost for a reason.
 func (m *Metrics) Lost(reason string, n int) { m.dropped.WithLabelValues(reason).Add(float64(n)) }
+
+// Unsent counts n events that could not be sent to other nodes.
+func (m *Metrics) Unsent(n int) { m.unsent.Add(float64(n)) }
 
 // Sent counts webhook events by the result of an attempt.
 func (m *Metrics) Sent(result string, n int) { m.webhooks.WithLabelValues(result).Add(float64(n)) }

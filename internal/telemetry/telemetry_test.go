@@ -59,6 +59,7 @@ func TestMetrics(t *testing.T) {
 	m.Drop("slow_consumer")
 	m.Dropped("queue_full", 3)
 	m.Lost("signal_stale", 2)
+	m.Unsent(4)
 	m.Sent("accepted", 5)
 	waiting := 7.0
 	m.Gauge("x_waiting", "What waits.", func() float64 { return waiting })
@@ -68,6 +69,7 @@ func TestMetrics(t *testing.T) {
 		`x_dropped_total{reason="slow_consumer"} 2`,
 		`x_dropped_total{reason="webhook_queue_full"} 3`,
 		`x_dropped_total{reason="signal_stale"} 2`,
+		`x_horizontal_broadcast_unsent_total 4`,
 		`x_webhook_events_total{result="accepted"} 5`,
 		`x_build_info{version="v1.2.3"} 1`,
 		`x_waiting 8`,

@@ -62,7 +62,7 @@ func NewWith(options Options) *Provider {
 
 func newProvider(options Options, s *store) *Provider {
 	if options.Dropped == nil {
-		options.Dropped = func(string, int) {}
+		options.Dropped = func(string, string, int) {}
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Provider{life: life, end: end, store: s, dropped: options.Dropped}

@@ -133,7 +133,7 @@ func (q *queue) attempt(ctx context.Context, e *entry, job fabric.Job, handler f
 	now := time.Now()
 	if q.config.Retry.GiveUp(e.firstAttempt, now, err) {
 		if lost := q.jobs.bury(e, fabric.Reason(err), q.config.MaxDead); lost > 0 {
-			q.provider.dropped(fabric.DropDeadLetter, lost)
+			q.provider.dropped(fabric.DropDeadLetter, q.config.Name, lost)
 		}
 		if q.config.Dead != nil {
 			q.config.Dead(fabric.DeadLetter{Job: job, Reason: fabric.Reason(err), FailedAt: now})

@@ -265,7 +265,7 @@ func (i *inbox) dispatch(p *Provider) {
 			i.pending.Add(-1)
 		}
 		for s, lost := range slow {
-			p.dropped(fabric.DropSignalSlow, lost)
+			p.dropped(fabric.DropSignalSlow, s.signal.name, lost)
 			if gap := s.options.Gap; gap != nil && !s.ended.Load() {
 				gap(fabric.GapSlow)
 			}

@@ -277,7 +277,7 @@ func TestDropped(t *testing.T) {
 	counts := map[string]*atomic.Int64{
 		fabric.DropDeadLetter: &dead, fabric.DropSignalSlow: &slow, fabric.DropSignalBacklog: &backlog,
 	}
-	p.dropped = func(reason string, n int) { counts[reason].Add(int64(n)) }
+	p.dropped = func(reason, _ string, n int) { counts[reason].Add(int64(n)) }
 	q := openTestQueue(ctx, t, p) // keeps 10 dead letters
 	ids := startWork(ctx, t, q, fabric.ErrGiveUp)
 	for i := range 13 {

@@ -135,7 +135,7 @@ func (i *inbox) hand(msg *natsgo.Msg) {
 	if isRequest {
 		sender, _, _ = strings.Cut(rest, ".")
 	} else if sender, inTurn = i.order.accept(msg.Reply); !inTurn {
-		i.signal.provider.dropped(fabric.DropSignalStale, 1)
+		i.signal.provider.dropped(fabric.DropSignalStale, i.signal.name, 1)
 		return
 	}
 	i.mu.RLock()
@@ -187,7 +187,7 @@ func (s *subscription) countLost() {
 		return
 	}
 	if lost := int64(total) - s.lost.Swap(int64(total)); lost > 0 {
-		s.signal.provider.dropped(fabric.DropSignalSlow, int(lost))
+		s.signal.provider.dropped(fabric.DropSignalSlow, s.signal.name, int(lost))
 	}
 }
 

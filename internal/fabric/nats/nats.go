@@ -82,7 +82,7 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 		options.Logger = slog.Default()
 	}
 	if options.Dropped == nil {
-		options.Dropped = func(string, int) {}
+		options.Dropped = func(string, string, int) {}
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Provider{

@@ -49,7 +49,7 @@ func TestOrder(t *testing.T) {
 func TestStale(t *testing.T) {
 	ctx, p := open(t)
 	lost := make(chan string, 10)
-	p.dropped = func(reason string, _ int) { lost <- reason }
+	p.dropped = func(reason, _ string, _ int) { lost <- reason }
 	s, err := p.Signal(ctx, "stale")
 	check(t, err)
 	got := make(chan fabric.Message, 10)

@@ -36,7 +36,7 @@ func (o *outbox) put(m outgoing) error {
 	if len(o.queue) >= fabric.MaxSignalBacklogMessages ||
 		o.bytes+len(m.payload) > fabric.MaxSignalBacklogBytes {
 		o.mu.Unlock()
-		o.signal.provider.dropped(fabric.DropSignalBacklog, 1)
+		o.signal.provider.dropped(fabric.DropSignalBacklog, o.signal.name, 1)
 		return fabric.ErrFull
 	}
 	o.bytes += len(m.payload)
@@ -85,7 +85,7 @@ func (o *outbox) run() {
 			if m.do != nil {
 				m.do()
 			} else if err := conn.PublishRequest(m.subject, m.reply, m.payload); err != nil && life.Err() == nil {
-				o.signal.provider.dropped(fabric.DropSignalOffline, 1)
+				o.signal.provider.dropped(fabric.DropSignalOffline, o.signal.name, 1)
 			}
 			*m = outgoing{} // lets go of the payload
 		}

@@ -158,7 +158,7 @@ func TestConsumerLost(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	ctx, p := open(t)
 	var dropped atomic.Int64
-	p.dropped = func(reason string, n int) {
+	p.dropped = func(reason, _ string, n int) {
 		if reason == fabric.DropJobUnreadable {
 			dropped.Add(int64(n))
 		}

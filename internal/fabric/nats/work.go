@@ -136,7 +136,7 @@ func (w *worker) read(msg jetstream.Msg) (delivered, bool) {
 	}
 	if err != nil { // not written by a queue: no attempt can mend it
 		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
-		w.queue.provider.dropped(fabric.DropJobUnreadable, 1)
+		w.queue.provider.dropped(fabric.DropJobUnreadable, w.queue.config.Name, 1)
 		_ = w.report("drop job", msg.TermWithReason("unreadable")) // it comes again, and is dropped then
 		return d, false
 	}
@@ -265,7 +265,7 @@ func (w *worker) bury(
 		return err
 	}
 	if pushesOut {
-		w.queue.provider.dropped(fabric.DropDeadLetter, 1)
+		w.queue.provider.dropped(fabric.DropDeadLetter, w.queue.config.Name, 1)
 	}
 	if err := finish(ctx, msg); err != nil {
 		return err

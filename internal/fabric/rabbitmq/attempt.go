@@ -213,7 +213,7 @@ func (w *worker) file(ctx context.Context, d amqp.Delivery) {
 	e, err := decodeEnvelope(d.Headers)
 	if err != nil {
 		w.queue.logger.Warn("dead job unreadable, dropped", slog.Any("error", err))
-		w.queue.provider.options.Dropped(fabric.DropJobUnreadable, 1)
+		w.queue.provider.options.Dropped(fabric.DropJobUnreadable, w.queue.config.Name, 1)
 		w.remove(d)
 		return
 	}

@@ -19,6 +19,7 @@ import (
 // both is the token of the job's ID, so that there is one letter an ID. A letter is there when
 // the first document is; the payload is written before it and removed after it.
 type letters struct {
+	queue    string
 	heads    fabric.Documents
 	payloads fabric.Documents
 	limit    int // letters that are kept
@@ -111,7 +112,7 @@ func (l *letters) trim(ctx context.Context) error {
 			return err
 		}
 		if removed {
-			l.dropped(fabric.DropDeadLetter, 1)
+			l.dropped(fabric.DropDeadLetter, l.queue, 1)
 		}
 	}
 	l.mu.Lock()

@@ -23,7 +23,7 @@ func newLetters(t *testing.T, limit int) (*letters, *int) {
 	}
 	return &letters{
 		heads: heads, payloads: payloads, limit: limit, logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		dropped: func(_ string, count int) { lost += count },
+		dropped: func(_, _ string, count int) { lost += count },
 	}, &lost
 }
 

@@ -107,7 +107,7 @@ func Open(ctx context.Context, options Options) (*Provider, error) {
 		options.Logger = slog.Default()
 	}
 	if options.Dropped == nil {
-		options.Dropped = func(string, int) {}
+		options.Dropped = func(string, string, int) {}
 	}
 	err := options.check()
 	var brokers []broker
@@ -197,7 +197,9 @@ func (p *Provider) openLetters(ctx context.Context, queue string) (*letters, err
 	if err != nil {
 		return nil, err
 	}
-	return &letters{heads: heads, payloads: payloads, dropped: p.options.Dropped, logger: p.options.Logger}, nil
+	return &letters{
+		queue: queue, heads: heads, payloads: payloads, dropped: p.options.Dropped, logger: p.options.Logger,
+	}, nil
 }
 
 // Ping implements fabric.Carrier. It asks the broker for an answer; the cache and the documents

@@ -289,7 +289,7 @@ func (w *worker) begin(ctx context.Context, c *consumer, d amqp.Delivery) {
 	e, err := decodeEnvelope(d.Headers)
 	if err != nil { // not written by a queue: no attempt can mend it
 		w.queue.logger.Warn("job unreadable, dropped", slog.Any("error", err))
-		w.queue.provider.options.Dropped(fabric.DropJobUnreadable, 1)
+		w.queue.provider.options.Dropped(fabric.DropJobUnreadable, w.queue.config.Name, 1)
 		w.remove(d)
 		return
 	}

@@ -220,7 +220,7 @@ func (c *channels) receive(name, text string) {
 func (c *channels) deliver(ch *channel, f frame) {
 	sender, inTurn := c.order.accept(f)
 	if !inTurn {
-		c.bus.provider.options.Dropped(fabric.DropSignalStale, 1)
+		c.bus.provider.options.Dropped(fabric.DropSignalStale, ch.name, 1)
 		return
 	}
 	m := fabric.Message{Subject: ch.subject, Sender: sender}

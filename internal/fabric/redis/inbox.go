@@ -99,7 +99,7 @@ func (i *inbox) run() {
 			queue[n] = delivery{} // lets go of the payload
 		}
 		for s, lost := range slow {
-			p.options.Dropped(fabric.DropSignalSlow, lost)
+			p.options.Dropped(fabric.DropSignalSlow, s.signal.name, lost)
 			s.tell(fabric.GapSlow)
 		}
 		spare = queue

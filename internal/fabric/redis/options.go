@@ -119,7 +119,7 @@ func (o Options) complete() (Options, error) {
 		o.Logger = slog.Default()
 	}
 	if o.Dropped == nil {
-		o.Dropped = func(string, int) {}
+		o.Dropped = func(string, string, int) {}
 	}
 	if err := o.check(); err != nil {
 		return o, err

@@ -50,7 +50,7 @@ func (o *outbox) put(m outgoing) error {
 	if waiting.messages.Load() >= fabric.MaxSignalBacklogMessages ||
 		waiting.bytes.Load()+int64(len(m.payload)) > fabric.MaxSignalBacklogBytes {
 		o.mu.Unlock()
-		m.from.provider.options.Dropped(fabric.DropSignalBacklog, 1)
+		m.from.provider.options.Dropped(fabric.DropSignalBacklog, m.from.name, 1)
 		return fabric.ErrFull
 	}
 	waiting.messages.Add(1)
@@ -99,7 +99,7 @@ func (m *outgoing) gone() {
 // lose ends what cannot be sent. Whether it was sent may be unknown.
 func (m *outgoing) lose(p *Provider, err error) {
 	if m.from != nil && p.life.Err() == nil {
-		p.options.Dropped(fabric.DropSignalOffline, 1)
+		p.options.Dropped(fabric.DropSignalOffline, m.from.name, 1)
 	}
 	if m.done != nil {
 		m.done(0, err)

@@ -32,7 +32,7 @@ func TestSignalStale(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{})
 	lost := make(chan string, 10)
 	p := openProvider(t, Options{
-		Servers: []string{server.Address()}, Dropped: func(reason string, _ int) { lost <- reason },
+		Servers: []string{server.Address()}, Dropped: func(reason, _ string, _ int) { lost <- reason },
 	})
 	s, err := p.Signal(t.Context(), "s")
 	check(t, err)
@@ -143,7 +143,7 @@ func TestSignalOffline(t *testing.T) {
 	told := &lines{}
 	p := openProvider(t, Options{
 		Servers: []string{server.Address()}, Logger: newLogger(told),
-		Dropped: func(reason string, n int) {
+		Dropped: func(reason, _ string, n int) {
 			if reason != fabric.DropSignalOffline {
 				t.Errorf("%d were dropped as %s", n, reason)
 			}
@@ -200,7 +200,7 @@ func TestSignalBacklog(t *testing.T) {
 	var dropped atomic.Int64
 	p := openProvider(t, Options{
 		Servers: []string{server.Address()}, Logger: newLogger(&lines{}),
-		Dropped: func(reason string, n int) {
+		Dropped: func(reason, _ string, n int) {
 			if reason == fabric.DropSignalBacklog {
 				dropped.Add(int64(n))
 			}

@@ -106,7 +106,7 @@ func TestDropped(t *testing.T) {
 	counts := map[string]*atomic.Int64{fabric.DropDeadLetter: &dead, fabric.DropJobUnreadable: &unreadable}
 	p := openProvider(t, Options{
 		Servers: []string{server.Address()}, Logger: newLogger(&lines{}),
-		Dropped: func(reason string, n int) { counts[reason].Add(int64(n)) },
+		Dropped: func(reason, _ string, n int) { counts[reason].Add(int64(n)) },
 	})
 	opened, err := p.Queue(ctx, fabric.QueueConfig{Name: "q", Visibility: time.Second, MaxJobs: 100, MaxDead: 10, Concurrency: 1})
 	check(t, err)

@@ -41,7 +41,7 @@ func (b *blobs) failed(operation, name string, err error) error {
 }
 
 func (b *blobs) check(ctx context.Context, name string) error {
-	return errors.Join(b.provider.ready(ctx), fabric.CheckText(name))
+	return errors.Join(b.provider.life.Ready(ctx), fabric.CheckText(name))
 }
 
 // Put implements fabric.Blobs.
@@ -54,7 +54,7 @@ func (b *blobs) Put(ctx context.Context, name string, content io.Reader) (fabric
 		err = fabric.ErrTooLarge
 	}
 	if err == nil {
-		err = b.provider.ready(ctx)
+		err = b.provider.life.Ready(ctx)
 	}
 	if err != nil {
 		return fabric.BlobInfo{}, b.failed("put", name, err)
@@ -92,7 +92,7 @@ type blobReader struct {
 
 // Read implements io.Reader.
 func (r *blobReader) Read(into []byte) (int, error) {
-	if err := r.blobs.provider.ready(r.ctx); err != nil {
+	if err := r.blobs.provider.life.Ready(r.ctx); err != nil {
 		return 0, err
 	}
 	return r.Reader.Read(into)
@@ -103,7 +103,7 @@ func (r *blobReader) Close() error { return nil }
 
 // List implements fabric.Blobs.
 func (b *blobs) List(ctx context.Context) ([]fabric.BlobInfo, error) {
-	if err := b.provider.ready(ctx); err != nil {
+	if err := b.provider.life.Ready(ctx); err != nil {
 		return nil, b.failed("list", "", err)
 	}
 	b.store.mu.Lock()

@@ -82,7 +82,7 @@ func (c *cache) failed(operation, key string, err error) error {
 
 // check does what every operation does first, and returns when a value with ttl expires.
 func (c *cache) check(ctx context.Context, key string, value []byte, ttl time.Duration) (time.Time, error) {
-	if err := c.provider.ready(ctx); err != nil {
+	if err := c.provider.life.Ready(ctx); err != nil {
 		return time.Time{}, err
 	}
 	if err := fabric.CheckText(key); err != nil {

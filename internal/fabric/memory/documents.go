@@ -42,7 +42,7 @@ func newCollection() *collection {
 
 // check does what every operation does first.
 func (d *documents) check(ctx context.Context, operation, key string) error {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckKey(key)
 	}
@@ -123,7 +123,7 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 
 // Commit implements fabric.Documents.
 func (d *documents) Commit(ctx context.Context, writes []fabric.Write) ([]uint64, error) {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckWrites(writes)
 	}
@@ -150,7 +150,7 @@ func (d *documents) Commit(ctx context.Context, writes []fabric.Write) ([]uint64
 
 // List implements fabric.Documents.
 func (d *documents) List(ctx context.Context) ([]fabric.Document, error) {
-	if err := d.provider.ready(ctx); err != nil {
+	if err := d.provider.life.Ready(ctx); err != nil {
 		return nil, fmt.Errorf("list documents of %q: %w", d.name, err)
 	}
 	d.mu.Lock()
@@ -167,7 +167,7 @@ func (d *documents) Watch(ctx context.Context, changed func(fabric.Change), read
 	if d.provider.life.Err() != nil {
 		return fmt.Errorf("watch documents of %q: %w", d.name, fabric.ErrClosed)
 	}
-	bound, release := d.provider.bind(ctx)
+	bound, release := d.provider.life.Bind(ctx)
 	defer release()
 	w := d.addWatcher()
 	defer d.removeWatcher(w)
@@ -178,7 +178,7 @@ func (d *documents) Watch(ctx context.Context, changed func(fabric.Change), read
 	for {
 		select {
 		case <-bound.Done():
-			if err := d.provider.ended(ctx); err != nil {
+			if err := d.provider.life.Ended(ctx); err != nil {
 				return fmt.Errorf("watch documents of %q: %w", d.name, err)
 			}
 			return nil

@@ -44,7 +44,7 @@ func (l *locks) failed(operation, name string, err error) error {
 }
 
 func (l *locks) check(ctx context.Context, name string, lease time.Duration) error {
-	return errors.Join(l.provider.ready(ctx), fabric.CheckText(name), fabric.CheckLease(lease))
+	return errors.Join(l.provider.life.Ready(ctx), fabric.CheckText(name), fabric.CheckLease(lease))
 }
 
 // Acquire implements fabric.Locks.
@@ -61,7 +61,7 @@ func (l *locks) Acquire(ctx context.Context, name string, lease time.Duration) (
 }
 
 func (l *locks) wait(ctx context.Context, name string, lease time.Duration) (*lock, error) {
-	bound, release := l.provider.bind(ctx)
+	bound, release := l.provider.life.Bind(ctx)
 	defer release()
 	end, err := l.turns.Take(bound, name, fabric.MaxLockWaiters)
 	if err == nil {

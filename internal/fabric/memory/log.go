@@ -103,7 +103,7 @@ func (l *log) failed(operation string, err error) error {
 
 // check does what every operation on a pattern does first.
 func (l *log) check(ctx context.Context, operation, pattern string) error {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckPattern(pattern)
 	}
@@ -117,7 +117,7 @@ func (l *log) check(ctx context.Context, operation, pattern string) error {
 func (l *log) Append(
 	ctx context.Context, subject string, payload []byte, options ...fabric.AppendOption,
 ) (uint64, error) {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckSubject(subject)
 	}
@@ -188,7 +188,7 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 	if err := fabric.CheckPattern(pattern); err != nil {
 		return l.failed("follow", err)
 	}
-	bound, release := l.provider.bind(ctx)
+	bound, release := l.provider.life.Bind(ctx)
 	defer release()
 	for bound.Err() == nil {
 		page, changed := l.store.page(pattern, from, fabric.MaxLogPage)
@@ -207,7 +207,7 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 		case <-changed:
 		}
 	}
-	if err := l.provider.ended(ctx); err != nil {
+	if err := l.provider.life.Ended(ctx); err != nil {
 		return l.failed("follow", err)
 	}
 	return nil
@@ -230,7 +230,7 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 
 // Delete implements fabric.Log.
 func (l *log) Delete(ctx context.Context, seq uint64) error {
-	if err := l.provider.ready(ctx); err != nil {
+	if err := l.provider.life.Ready(ctx); err != nil {
 		return l.failed("delete from", err)
 	}
 	l.store.mu.Lock()
@@ -245,7 +245,7 @@ func (l *log) Delete(ctx context.Context, seq uint64) error {
 
 // Info implements fabric.Log.
 func (l *log) Info(ctx context.Context) (fabric.LogInfo, error) {
-	if err := l.provider.ready(ctx); err != nil {
+	if err := l.provider.life.Ready(ctx); err != nil {
 		return fabric.LogInfo{}, l.failed("inspect", err)
 	}
 	s := l.store

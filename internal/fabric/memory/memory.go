@@ -21,8 +21,7 @@ type Options struct {
 
 // Provider implements fabric.Provider.
 type Provider struct {
-	life    context.Context // ends with Close
-	end     context.CancelFunc
+	life    fabric.Life
 	store   *store
 	dropped fabric.DropFunc
 }
@@ -64,8 +63,7 @@ func newProvider(options Options, s *store) *Provider {
 	if options.Dropped == nil {
 		options.Dropped = func(string, string, int) {}
 	}
-	life, end := context.WithCancel(context.Background())
-	return &Provider{life: life, end: end, store: s, dropped: options.Dropped}
+	return &Provider{life: fabric.NewLife(), store: s, dropped: options.Dropped}
 }
 
 // Join returns another Provider over the same store: another node, for those who play
@@ -87,7 +85,7 @@ func opened[T any](s *store, parts map[string]T, name string, create func() T) T
 
 // check does what every opening of a named part does first.
 func (p *Provider) check(ctx context.Context, kind, name string) error {
-	if err := p.ready(ctx); err != nil {
+	if err := p.life.Ready(ctx); err != nil {
 		return fmt.Errorf("open %s %.300q: %w", kind, name, err)
 	}
 	if err := fabric.CheckName(name); err != nil {
@@ -111,7 +109,7 @@ func (p *Provider) Documents(ctx context.Context, name string) (fabric.Documents
 // Queue implements fabric.Provider. Of a queue that is opened twice both have the same jobs,
 // and each works by its own configuration.
 func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric.Queue, error) {
-	if err := p.ready(ctx); err != nil {
+	if err := p.life.Ready(ctx); err != nil {
 		return nil, fmt.Errorf("open queue %.300q: %w", config.Name, err)
 	}
 	if err := config.Check(); err != nil {
@@ -202,35 +200,11 @@ func (p *Provider) Blobs(ctx context.Context, config fabric.BlobConfig) (fabric.
 }
 
 // Ping implements fabric.Carrier.
-func (p *Provider) Ping(ctx context.Context) error { return p.ready(ctx) }
+func (p *Provider) Ping(ctx context.Context) error { return p.life.Ready(ctx) }
 
 // Close implements fabric.Provider. What was stored is gone with the last Provider of the
 // store.
 func (p *Provider) Close() error {
-	p.end()
-	return nil
-}
-
-// ready returns ErrClosed after Close, and the error of a ctx that has ended.
-func (p *Provider) ready(ctx context.Context) error {
-	if p.life.Err() != nil {
-		return fabric.ErrClosed
-	}
-	return ctx.Err()
-}
-
-// bind returns a context that ends with ctx or with Close.
-func (p *Provider) bind(ctx context.Context) (context.Context, func()) {
-	bound, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.life, cancel)
-	return bound, func() { stop(); cancel() }
-}
-
-// ended is the result of a call that ran until its bound context ended: nil when the caller
-// ended it, ErrClosed when Close did.
-func (p *Provider) ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return fabric.ErrClosed
-	}
+	p.life.End()
 	return nil
 }

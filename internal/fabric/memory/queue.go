@@ -24,7 +24,7 @@ func (q *queue) failed(operation string, err error) error {
 
 // Enqueue implements fabric.Queue.
 func (q *queue) Enqueue(ctx context.Context, job fabric.Job) (string, error) {
-	if err := q.provider.ready(ctx); err != nil {
+	if err := q.provider.life.Ready(ctx); err != nil {
 		return "", q.failed("enqueue to", err)
 	}
 	if err := fabric.CheckJob(job); err != nil {
@@ -53,7 +53,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	if q.provider.life.Err() != nil {
 		return q.failed("work on", fabric.ErrClosed)
 	}
-	bound, release := q.provider.bind(ctx)
+	bound, release := q.provider.life.Bind(ctx)
 	defer release()
 	slots := make(chan struct{}, q.config.Concurrency)
 	var running sync.WaitGroup
@@ -71,7 +71,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		})
 	}
 	running.Wait()
-	if err := q.provider.ended(ctx); err != nil {
+	if err := q.provider.life.Ended(ctx); err != nil {
 		return q.failed("work on", err)
 	}
 	return nil
@@ -145,7 +145,7 @@ func (q *queue) attempt(ctx context.Context, e *entry, job fabric.Job, handler f
 
 // Len implements fabric.Queue.
 func (q *queue) Len(ctx context.Context) (int, error) {
-	if err := q.provider.ready(ctx); err != nil {
+	if err := q.provider.life.Ready(ctx); err != nil {
 		return 0, q.failed("count jobs of", err)
 	}
 	q.jobs.mu.Lock()
@@ -155,7 +155,7 @@ func (q *queue) Len(ctx context.Context) (int, error) {
 
 // DeadLetters implements fabric.Queue.
 func (q *queue) DeadLetters(ctx context.Context, after string, limit int) ([]fabric.DeadLetter, error) {
-	if err := q.provider.ready(ctx); err != nil {
+	if err := q.provider.life.Ready(ctx); err != nil {
 		return nil, q.failed("list dead letters of", err)
 	}
 	q.jobs.mu.Lock()
@@ -195,7 +195,7 @@ func (q *queue) Discard(ctx context.Context, id string) error {
 func (q *queue) takeDead(
 	ctx context.Context, operation, id string, use func(fabric.DeadLetter) error,
 ) error {
-	if err := q.provider.ready(ctx); err != nil {
+	if err := q.provider.life.Ready(ctx); err != nil {
 		return q.failed(operation, err)
 	}
 	q.jobs.mu.Lock()

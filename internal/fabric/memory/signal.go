@@ -113,7 +113,7 @@ func (s *signal) Publish(ctx context.Context, subject string, payload []byte) er
 }
 
 func (s *signal) check(ctx context.Context, subject string, payload []byte) error {
-	if err := s.provider.ready(ctx); err != nil {
+	if err := s.provider.life.Ready(ctx); err != nil {
 		return err
 	}
 	if err := fabric.CheckSubject(subject); err != nil {
@@ -126,7 +126,7 @@ func (s *signal) check(ctx context.Context, subject string, payload []byte) erro
 func (s *signal) Subscribe(
 	subject string, handler func(fabric.Message), options ...fabric.SubscribeOption,
 ) (fabric.Subscription, error) {
-	err := s.provider.ready(context.Background())
+	err := s.provider.life.Ready(context.Background())
 	if err == nil {
 		err = fabric.CheckPattern(subject)
 	}
@@ -153,7 +153,7 @@ func (s *signal) Request(ctx context.Context, subject string, payload []byte) ([
 	if err := s.check(ctx, subject, payload); err != nil {
 		return nil, s.failed("request", subject, err)
 	}
-	bound, release := s.provider.bind(ctx)
+	bound, release := s.provider.life.Bind(ctx)
 	defer release()
 	bound, cancel := fabric.WithDefaultTimeout(bound, fabric.RequestTimeout)
 	defer cancel()
@@ -184,7 +184,7 @@ func (s *signal) Request(ctx context.Context, subject string, payload []byte) ([
 
 // Respond implements fabric.Signal.
 func (s *signal) Respond(request fabric.Message, payload []byte) error {
-	err := s.provider.ready(context.Background())
+	err := s.provider.life.Ready(context.Background())
 	if err == nil {
 		err = fabric.CheckValue(payload)
 	}
@@ -205,7 +205,7 @@ func (s *signal) Respond(request fabric.Message, payload []byte) error {
 
 // Flush implements fabric.Signal.
 func (s *signal) Flush(ctx context.Context) error {
-	if err := s.provider.ready(ctx); err != nil {
+	if err := s.provider.life.Ready(ctx); err != nil {
 		return s.failed("flush", "", err)
 	}
 	return nil

@@ -92,7 +92,7 @@ func (b *blobs) failed(operation, name string, err error) error {
 }
 
 func (b *blobs) check(ctx context.Context, name string) error {
-	if err := b.provider.ready(ctx); err != nil {
+	if err := b.provider.life.Ready(ctx); err != nil {
 		return err
 	}
 	return fabric.CheckText(name)
@@ -140,7 +140,7 @@ func (b *blobs) writeChunks(ctx context.Context, record *blobRecord, content io.
 			break
 		}
 		sum.Write(buffer[:n])
-		if err := b.provider.ready(ctx); err != nil {
+		if err := b.provider.life.Ready(ctx); err != nil {
 			return err
 		}
 		if _, err := b.publish(ctx, b.chunk(record.Content, record.Chunks), buffer[:n]); err != nil {
@@ -189,7 +189,7 @@ func (b *blobs) writeRecord(ctx context.Context, record *blobRecord) (*blobRecor
 		if !isConflict(err) {
 			return nil, err
 		}
-		if err := b.provider.ready(ctx); err != nil {
+		if err := b.provider.life.Ready(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -269,7 +269,7 @@ func (r *blobReader) Read(into []byte) (int, error) {
 
 // advance fetches the next chunk; io.EOF after the last when all is right.
 func (r *blobReader) advance() error {
-	if err := r.blobs.provider.ready(r.ctx); err != nil {
+	if err := r.blobs.provider.life.Ready(r.ctx); err != nil {
 		return err
 	}
 	if r.next == r.record.Chunks {
@@ -297,7 +297,7 @@ func (r *blobReader) Close() error {
 
 // List implements fabric.Blobs.
 func (b *blobs) List(ctx context.Context) ([]fabric.BlobInfo, error) {
-	err := b.provider.ready(ctx)
+	err := b.provider.life.Ready(ctx)
 	infos := []fabric.BlobInfo{}
 	if err == nil {
 		err = b.records(ctx, func(r *blobRecord) { infos = append(infos, r.info()) })

@@ -64,7 +64,7 @@ func (c *cache) failed(operation, key string, err error) error {
 func (c *cache) check(
 	ctx context.Context, key string, value []byte, ttl time.Duration,
 ) (time.Duration, error) {
-	if err := c.provider.ready(ctx); err != nil {
+	if err := c.provider.life.Ready(ctx); err != nil {
 		return 0, err
 	}
 	if err := fabric.CheckText(key); err != nil {
@@ -243,7 +243,7 @@ func (c *cache) change(ctx context.Context, key string, try func(*version) error
 		if err = try(v); !isConflict(err) {
 			return err
 		}
-		if err := c.provider.ready(ctx); err != nil {
+		if err := c.provider.life.Ready(ctx); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ type commit struct {
 
 // Commit implements fabric.Documents.
 func (d *documents) Commit(ctx context.Context, writes []fabric.Write) ([]uint64, error) {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckWrites(writes)
 	}
@@ -102,7 +102,7 @@ func (c *commit) run(ctx context.Context) (revisions []uint64, err error) {
 		case !hasCode(err, codeBatchIncomplete) && !hasCode(err, codeBatchesFull):
 			return nil, err
 		}
-		pauseFor(ctx, commitPause)
+		fabric.Pause(ctx, commitPause)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

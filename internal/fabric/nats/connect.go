@@ -88,7 +88,7 @@ func dialPatiently(
 		if failures == 1 {
 			logger.Warn("waiting for NATS", slog.Any("error", err))
 		}
-		pauseFor(ctx, startPolicy.Wait(failures))
+		fabric.Pause(ctx, startPolicy.Wait(failures))
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w: %w", fabric.ErrUnavailable, ctx.Err(), err)
 		}

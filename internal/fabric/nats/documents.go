@@ -60,7 +60,7 @@ func openDocuments(ctx context.Context, p *Provider, name string) (*documents, e
 
 // check does what every operation does first.
 func (d *documents) check(ctx context.Context, operation, key string) error {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckKey(key)
 	}
@@ -149,7 +149,7 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 
 // List implements fabric.Documents.
 func (d *documents) List(ctx context.Context) ([]fabric.Document, error) {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	var found map[string]fabric.Document
 	if err == nil {
 		found, err = d.scan(ctx)
@@ -191,11 +191,11 @@ func (d *documents) Watch(ctx context.Context, changed func(fabric.Change), read
 	if d.provider.life.Err() != nil {
 		return fmt.Errorf("watch documents of %q: %w", d.name, fabric.ErrClosed)
 	}
-	bound, release := d.provider.bind(ctx)
+	bound, release := d.provider.life.Bind(ctx)
 	defer release()
 	err := d.watch(bound, changed, ready)
 	if bound.Err() != nil {
-		err = d.provider.ended(ctx)
+		err = d.provider.life.Ended(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("watch documents of %q: %w", d.name, translate(err))

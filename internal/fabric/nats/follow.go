@@ -11,6 +11,8 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+
+	"github.com/parleyio/parley/internal/fabric"
 )
 
 const (
@@ -73,7 +75,7 @@ func (f follower) run(ctx context.Context, next uint64, handle func(*natsgo.Msg,
 		switch {
 		case errors.Is(err, errSilent), errors.Is(err, errGap):
 		case unanswered(err):
-			pauseFor(ctx, tryPause)
+			fabric.Pause(ctx, tryPause)
 		default:
 			pause(ctx)
 		}

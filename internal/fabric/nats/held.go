@@ -116,7 +116,7 @@ func (k *lock) keep(ctx context.Context) {
 
 // renew writes the lease anew. ErrLost when another has the lock.
 func (k *lock) renew(ctx context.Context) error {
-	life, cancelLife := k.locks.provider.bind(ctx)
+	life, cancelLife := k.locks.provider.life.Bind(ctx)
 	defer cancelLife()
 	ctx, cancel := context.WithDeadline(life, k.began.Add(k.duration))
 	defer cancel()
@@ -178,7 +178,7 @@ func (k *lock) free(ctx context.Context) error {
 			break
 		}
 		if _, err = k.write(ctx, lease{}, k.revision); isConflict(err) {
-			pauseFor(ctx, tryPause)
+			fabric.Pause(ctx, tryPause)
 		}
 	}
 	if err != nil {

@@ -87,7 +87,7 @@ func (l *locks) failed(operation, name string, err error) error {
 }
 
 func (l *locks) check(ctx context.Context, name string, duration time.Duration) error {
-	if err := l.provider.ready(ctx); err != nil {
+	if err := l.provider.life.Ready(ctx); err != nil {
 		return err
 	}
 	return errors.Join(fabric.CheckText(name), fabric.CheckLease(duration))
@@ -120,7 +120,7 @@ func (l *locks) Acquire(ctx context.Context, name string, duration time.Duration
 }
 
 func (l *locks) wait(ctx context.Context, name string, duration time.Duration) (*lock, error) {
-	bound, release := l.provider.bind(ctx)
+	bound, release := l.provider.life.Bind(ctx)
 	defer release()
 	held, err := l.waitInLine(bound, name, duration)
 	if err != nil && l.provider.life.Err() != nil {

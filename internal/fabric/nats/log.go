@@ -59,7 +59,7 @@ func (l *log) failed(operation string, err error) error {
 }
 
 func (l *log) check(ctx context.Context, operation, pattern string) error {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckPattern(pattern)
 	}
@@ -73,7 +73,7 @@ func (l *log) check(ctx context.Context, operation, pattern string) error {
 func (l *log) Append(
 	ctx context.Context, subject string, payload []byte, options ...fabric.AppendOption,
 ) (uint64, error) {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckSubject(subject)
 	}
@@ -135,7 +135,7 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 	if err != nil {
 		return l.failed("follow", err)
 	}
-	bound, release := l.provider.bind(ctx)
+	bound, release := l.provider.life.Bind(ctx)
 	defer release()
 	f := follower{
 		provider: l.provider, stream: l.stored.stream, filter: l.prefix + pattern,
@@ -149,7 +149,7 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 			Time:    meta.Timestamp,
 		})
 	})
-	if err := l.provider.ended(ctx); err != nil {
+	if err := l.provider.life.Ended(ctx); err != nil {
 		return l.failed("follow", err)
 	}
 	return nil
@@ -168,7 +168,7 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 
 // Delete implements fabric.Log.
 func (l *log) Delete(ctx context.Context, seq uint64) error {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = remove(ctx, l.stream, seq, l.stream.SecureDeleteMsg)
 	}
@@ -183,7 +183,7 @@ func (l *log) Delete(ctx context.Context, seq uint64) error {
 
 // Info implements fabric.Log.
 func (l *log) Info(ctx context.Context) (fabric.LogInfo, error) {
-	if err := l.provider.ready(ctx); err != nil {
+	if err := l.provider.life.Ready(ctx); err != nil {
 		return fabric.LogInfo{}, l.failed("inspect", err)
 	}
 	info, err := infoOf(ctx, l.stream)

@@ -53,9 +53,8 @@ type Provider struct {
 	replicas int
 	logger   *slog.Logger
 	dropped  fabric.DropFunc
-	dial     natsgo.Options  // how conn was connected
-	life     context.Context // ends with Close
-	end      context.CancelFunc
+	dial     natsgo.Options // how conn was connected
+	life     fabric.Life
 	stores   atomic.Bool // something stored was opened
 
 	mu  sync.Mutex // guards bus
@@ -84,7 +83,6 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 	if options.Dropped == nil {
 		options.Dropped = func(string, string, int) {}
 	}
-	life, end := context.WithCancel(context.Background())
 	return &Provider{
 		conn:     conn,
 		js:       keepsReplicas{js},
@@ -93,8 +91,7 @@ func New(conn *natsgo.Conn, options Options) (*Provider, error) {
 		logger:   options.Logger,
 		dropped:  options.Dropped,
 		dial:     conn.Opts,
-		life:     life,
-		end:      end,
+		life:     fabric.NewLife(),
 	}, nil
 }
 
@@ -148,7 +145,7 @@ func (p *Provider) RemoveQueue(ctx context.Context, name string) error {
 
 // check does what every opening of a named part does first.
 func (p *Provider) check(ctx context.Context, kind, name string) error {
-	if err := p.ready(ctx); err != nil {
+	if err := p.life.Ready(ctx); err != nil {
 		return fmt.Errorf("open %s %.300q: %w", kind, name, err)
 	}
 	if err := fabric.CheckName(name); err != nil {
@@ -253,7 +250,7 @@ func (p *Provider) Ping(ctx context.Context) error {
 }
 
 func (p *Provider) ping(ctx context.Context) error {
-	if err := p.ready(ctx); err != nil {
+	if err := p.life.Ready(ctx); err != nil {
 		return err
 	}
 	limit, cancel := context.WithTimeout(ctx, fabric.PingTimeout)
@@ -278,7 +275,7 @@ func (p *Provider) ping(ctx context.Context) error {
 func (p *Provider) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end()
+	p.life.End()
 	if p.bus != nil {
 		p.bus.conn.Close()
 	}
@@ -288,39 +285,8 @@ func (p *Provider) Close() error {
 	return nil
 }
 
-// ready returns ErrClosed after Close, and the error of a ctx that has ended.
-func (p *Provider) ready(ctx context.Context) error {
-	if p.life.Err() != nil {
-		return fabric.ErrClosed
-	}
-	return ctx.Err()
-}
-
-// bind returns a context that ends with ctx or with Close.
-func (p *Provider) bind(ctx context.Context) (context.Context, func()) {
-	bound, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.life, cancel)
-	return bound, func() { stop(); cancel() }
-}
-
-// ended is the result of a call that ran until its bound context ended or the connection
-// was closed: nil when the caller ended it, otherwise ErrClosed.
-func (p *Provider) ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return fabric.ErrClosed
-	}
-	return nil
-}
-
 // pause waits before something is tried again, or until ctx ends.
-func pause(ctx context.Context) { pauseFor(ctx, retryPause) }
-
-func pauseFor(ctx context.Context, wait time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(wait):
-	}
-}
+func pause(ctx context.Context) { fabric.Pause(ctx, retryPause) }
 
 // translate adds the sentinel of fabric that says the same as err, if there is one.
 func translate(err error) error {

@@ -95,7 +95,7 @@ func (q *queue) failed(operation string, err error) error {
 
 // Enqueue implements fabric.Queue.
 func (q *queue) Enqueue(ctx context.Context, job fabric.Job) (string, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckJob(job)
 	}
@@ -160,7 +160,7 @@ func (q *queue) admit(ctx context.Context) error {
 
 // Len implements fabric.Queue.
 func (q *queue) Len(ctx context.Context) (int, error) {
-	if err := q.provider.ready(ctx); err != nil {
+	if err := q.provider.life.Ready(ctx); err != nil {
 		return 0, q.failed("count jobs of", err)
 	}
 	info, err := infoOf(ctx, q.jobs)
@@ -172,7 +172,7 @@ func (q *queue) Len(ctx context.Context) (int, error) {
 
 // DeadLetters implements fabric.Queue.
 func (q *queue) DeadLetters(ctx context.Context, after string, limit int) ([]fabric.DeadLetter, error) {
-	if err := q.provider.ready(ctx); err != nil {
+	if err := q.provider.life.Ready(ctx); err != nil {
 		return nil, q.failed("list dead letters of", err)
 	}
 	next := uint64(1)
@@ -230,7 +230,7 @@ func (q *queue) Discard(ctx context.Context, id string) error {
 func (q *queue) takeDead(
 	ctx context.Context, operation, id string, use func(*jetstream.RawStreamMsg) error,
 ) error {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	var msg *jetstream.RawStreamMsg
 	if err == nil {
 		msg, err = lastOf(ctx, q.dead, q.deadPrefix()+token(id))

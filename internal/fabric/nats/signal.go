@@ -65,7 +65,7 @@ func (s *signal) failed(operation, subject string, err error) error {
 func (s *signal) ID() string { return s.id }
 
 func (s *signal) check(ctx context.Context, subject string, payload []byte) error {
-	if err := s.provider.ready(ctx); err != nil {
+	if err := s.provider.life.Ready(ctx); err != nil {
 		return err
 	}
 	if err := fabric.CheckSubject(subject); err != nil {
@@ -90,7 +90,7 @@ func (s *signal) Publish(ctx context.Context, subject string, payload []byte) er
 func (s *signal) Subscribe(
 	subject string, handler func(fabric.Message), options ...fabric.SubscribeOption,
 ) (fabric.Subscription, error) {
-	err := s.provider.ready(context.Background())
+	err := s.provider.life.Ready(context.Background())
 	if err == nil {
 		err = fabric.CheckPattern(subject)
 	}
@@ -121,7 +121,7 @@ func (s *signal) Request(ctx context.Context, subject string, payload []byte) ([
 }
 
 func (s *signal) request(ctx context.Context, subject string, payload []byte) ([]byte, error) {
-	bound, release := s.provider.bind(ctx)
+	bound, release := s.provider.life.Bind(ctx)
 	defer release()
 	bound, cancel := fabric.WithDefaultTimeout(bound, fabric.RequestTimeout)
 	defer cancel()
@@ -184,7 +184,7 @@ func (s *signal) answered(msg *natsgo.Msg) {
 
 // Respond implements fabric.Signal.
 func (s *signal) Respond(request fabric.Message, payload []byte) error {
-	err := s.provider.ready(context.Background())
+	err := s.provider.life.Ready(context.Background())
 	if err == nil {
 		err = fabric.CheckValue(payload)
 	}
@@ -202,7 +202,7 @@ func (s *signal) Respond(request fabric.Message, payload []byte) error {
 
 // Flush implements fabric.Signal.
 func (s *signal) Flush(ctx context.Context) error {
-	err := s.provider.ready(ctx)
+	err := s.provider.life.Ready(ctx)
 	if err == nil {
 		err = s.flush(ctx)
 	}
@@ -213,7 +213,7 @@ func (s *signal) Flush(ctx context.Context) error {
 }
 
 func (s *signal) flush(ctx context.Context) error {
-	bound, release := s.provider.bind(ctx)
+	bound, release := s.provider.life.Bind(ctx)
 	defer release()
 	bound, cancel := fabric.WithDefaultTimeout(bound, fabric.RequestTimeout)
 	defer cancel()

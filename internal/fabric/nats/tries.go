@@ -44,7 +44,7 @@ func tries(ctx context.Context, request func(ctx context.Context, again bool) er
 		if err == nil || !unanswered(err) {
 			return err
 		}
-		pauseFor(limit, tryPause)
+		fabric.Pause(limit, tryPause)
 		if limit.Err() != nil {
 			if ctx.Err() == nil {
 				err = fmt.Errorf("%w: %w", fabric.ErrUnavailable, err)

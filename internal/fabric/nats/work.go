@@ -26,7 +26,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	if q.provider.life.Err() != nil {
 		return q.failed("work on", fabric.ErrClosed)
 	}
-	bound, release := q.provider.bind(ctx)
+	bound, release := q.provider.life.Bind(ctx)
 	defer release()
 	w := &worker{queue: q, handler: handler, slots: make(chan struct{}, q.config.Concurrency)}
 	for bound.Err() == nil && !q.provider.conn.IsClosed() {
@@ -47,7 +47,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	if err := q.provider.conn.FlushWithContext(flush); err != nil {
 		q.warn("returned jobs may be late", slog.Any("error", err))
 	}
-	if err := q.provider.ended(ctx); err != nil {
+	if err := q.provider.life.Ended(ctx); err != nil {
 		return q.failed("work on", err)
 	}
 	return nil

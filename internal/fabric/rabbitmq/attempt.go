@@ -127,7 +127,7 @@ func (a *attempt) giveBack(ctx, settling context.Context) {
 
 // expire gives back the job of a handler that is gone, after the time of visibility.
 func (a *attempt) expire(ctx context.Context) {
-	pause(ctx, a.worker.queue.config.Visibility)
+	fabric.Pause(ctx, a.worker.queue.config.Visibility)
 	settling, end := outlive(ctx, settleTimeout)
 	defer end()
 	a.giveBack(ctx, settling)
@@ -263,7 +263,7 @@ func (w *worker) persist(ctx context.Context, what string, write func(context.Co
 		if !told {
 			w.queue.logger.Warn("job not settled yet, trying on", slog.String("operation", what), slog.Any("error", err))
 		}
-		pause(ctx, wait)
+		fabric.Pause(ctx, wait)
 		wait = min(2*wait, maxTry)
 	}
 }

@@ -69,7 +69,7 @@ func (c *claims) take(ctx context.Context, id string, replay bool) (claim, bool,
 		recent := time.Now().Before(found.Until)
 		switch {
 		case found.State == pending && recent:
-			if pause(ctx, pendingPoll); ctx.Err() != nil {
+			if fabric.Pause(ctx, pendingPoll); ctx.Err() != nil {
 				return claim{}, false, ctx.Err()
 			}
 			continue

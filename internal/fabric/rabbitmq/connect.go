@@ -87,7 +87,7 @@ func (p *Provider) keep(s *session) {
 		if wait = min(max(2*wait, firstPause), maxPause); since.Sub(began) > shortLived {
 			wait = 0
 		}
-		pause(p.life, wait)
+		fabric.Pause(p.life, wait)
 		next, err := p.connect(p.life, 0)
 		if err != nil {
 			return // closed
@@ -146,7 +146,7 @@ func (p *Provider) connect(ctx context.Context, refusals int) (*session, error) 
 		if atStart && wait == firstPause {
 			p.options.Logger.Warn("waiting for RabbitMQ", slog.Any("error", err))
 		}
-		pause(ctx, time.Duration(float64(wait)*(0.8+0.4*rand.Float64())))
+		fabric.Pause(ctx, time.Duration(float64(wait)*(0.8+0.4*rand.Float64())))
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w: %w", fabric.ErrUnavailable, ctx.Err(), err)
 		}

@@ -76,7 +76,7 @@ func onSession[T any](ctx context.Context, p *Provider, request func(*session) (
 			return answer, err
 		}
 		last = err
-		pause(ctx, storePause) // when it was only a channel
+		fabric.Pause(ctx, storePause) // when it was only a channel
 	}
 }
 
@@ -114,7 +114,7 @@ func (q *queue) failed(operation string, err error) error {
 
 // Enqueue implements fabric.Queue.
 func (q *queue) Enqueue(ctx context.Context, job fabric.Job) (string, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckJob(job)
 	}
@@ -135,7 +135,7 @@ func (q *queue) Enqueue(ctx context.Context, job fabric.Job) (string, error) {
 func (q *queue) admit(ctx context.Context, e envelope, payload []byte, replay bool) error {
 	limit, cancel := fabric.WithDefaultTimeout(ctx, operationTimeout)
 	defer cancel()
-	bound, release := q.provider.bind(limit)
+	bound, release := q.provider.life.Bind(limit)
 	defer release()
 	end, err := q.sameID.Take(bound, e.ID, maxSameID)
 	if err != nil {
@@ -195,7 +195,7 @@ func (q *queue) store(ctx context.Context, e envelope, payload []byte) error {
 		if errors.Is(err, errRefused) && q.refused.again() {
 			q.logger.Warn("job not stored, trying on", slog.Any("error", err))
 		}
-		pause(ctx, storePause)
+		fabric.Pause(ctx, storePause)
 	}
 }
 
@@ -227,7 +227,7 @@ func (q *queue) count(ctx context.Context) (int, error) {
 
 // Len implements fabric.Queue.
 func (q *queue) Len(ctx context.Context) (int, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	jobs := 0
 	if err == nil {
 		limit, cancel := fabric.WithDefaultTimeout(ctx, operationTimeout)
@@ -243,7 +243,7 @@ func (q *queue) Len(ctx context.Context) (int, error) {
 
 // DeadLetters implements fabric.Queue.
 func (q *queue) DeadLetters(ctx context.Context, after string, limit int) ([]fabric.DeadLetter, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	var page []fabric.DeadLetter
 	if err == nil {
 		page, err = q.letters.page(ctx, after, limit)
@@ -271,7 +271,7 @@ func (q *queue) Discard(ctx context.Context, id string) error {
 func (q *queue) takeDead(
 	ctx context.Context, operation, id string, use func(fabric.DeadLetter) error,
 ) error {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	var h head
 	var letter fabric.DeadLetter
 	if err == nil {

@@ -80,8 +80,7 @@ func (o Options) check() error {
 type Provider struct {
 	options Options
 	brokers []broker
-	life    context.Context // ends with Close
-	end     context.CancelFunc
+	life    fabric.Life
 	kept    chan struct{} // closed when the goroutine that keeps the session has ended
 
 	mu      sync.Mutex        // guards the following fields
@@ -117,19 +116,17 @@ func Open(ctx context.Context, options Options) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to RabbitMQ: %w", err)
 	}
-	life, end := context.WithCancel(context.Background())
 	p := &Provider{
 		options: options,
 		brokers: brokers,
-		life:    life,
-		end:     end,
+		life:    fabric.NewLife(),
 		kept:    make(chan struct{}),
 		changed: make(chan struct{}),
 		tallies: map[string]*tally{},
 	}
 	first, err := p.connect(ctx, refusalsAtStart)
 	if err != nil {
-		end()
+		p.life.End()
 		return nil, fmt.Errorf("connect to RabbitMQ: %w", err)
 	}
 	p.setSession(first)
@@ -140,7 +137,7 @@ func Open(ctx context.Context, options Options) (*Provider, error) {
 // Queue implements fabric.QueueCarrier. Jobs of any RetryPolicy and Concurrency may share a
 // queue; MaxJobs and MaxDead hold for those who opened it with them.
 func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric.Queue, error) {
-	if err := p.ready(ctx); err != nil {
+	if err := p.life.Ready(ctx); err != nil {
 		return nil, fmt.Errorf("open queue %.300q: %w", config.Name, err)
 	}
 	if err := config.Check(); err != nil {
@@ -155,7 +152,7 @@ func (p *Provider) Queue(ctx context.Context, config fabric.QueueConfig) (fabric
 
 // RemoveQueue implements fabric.QueueRemover.
 func (p *Provider) RemoveQueue(ctx context.Context, name string) error {
-	err := p.ready(ctx)
+	err := p.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckName(name)
 	}
@@ -205,7 +202,7 @@ func (p *Provider) openLetters(ctx context.Context, queue string) (*letters, err
 // Ping implements fabric.Carrier. It asks the broker for an answer; the cache and the documents
 // have Pings of their own.
 func (p *Provider) Ping(ctx context.Context) error {
-	err := p.ready(ctx)
+	err := p.life.Ready(ctx)
 	if err == nil {
 		limit, cancel := fabric.WithDefaultTimeout(ctx, fabric.PingTimeout)
 		defer cancel()
@@ -223,32 +220,8 @@ func (p *Provider) Ping(ctx context.Context) error {
 
 // Close implements fabric.Carrier. Jobs that are worked on go back to the broker.
 func (p *Provider) Close() error {
-	p.end()
+	p.life.End()
 	<-p.kept
-	return nil
-}
-
-// ready returns ErrClosed after Close, and the error of a ctx that has ended.
-func (p *Provider) ready(ctx context.Context) error {
-	if p.life.Err() != nil {
-		return fabric.ErrClosed
-	}
-	return ctx.Err()
-}
-
-// bind returns a context that ends with ctx or with Close.
-func (p *Provider) bind(ctx context.Context) (context.Context, func()) {
-	bound, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.life, cancel)
-	return bound, func() { stop(); cancel() }
-}
-
-// ended is the result of a call that ran until its bound context ended: nil when the caller
-// ended it, otherwise ErrClosed.
-func (p *Provider) ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return fabric.ErrClosed
-	}
 	return nil
 }
 
@@ -289,14 +262,4 @@ func (p *Provider) storeName(kind, queue string) string {
 		name = hex.EncodeToString(sum[:])
 	}
 	return "queue-" + kind + "-" + name
-}
-
-// pause waits before something is tried again, or until ctx ends.
-func pause(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

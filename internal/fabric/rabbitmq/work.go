@@ -55,7 +55,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	if q.provider.life.Err() != nil {
 		return q.failed("work on", fabric.ErrClosed)
 	}
-	bound, release := q.provider.bind(ctx)
+	bound, release := q.provider.life.Bind(ctx)
 	defer release()
 	w := &worker{
 		queue: q, handler: handler,
@@ -79,11 +79,11 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 			wait = storePause
 		}
 		q.logger.Warn("worker interrupted, trying on", slog.Any("error", err))
-		pause(bound, wait)
+		fabric.Pause(bound, wait)
 		wait = min(2*wait, maxTrouble)
 	}
 	w.running.Wait()
-	if err := q.provider.ended(ctx); err != nil {
+	if err := q.provider.life.Ended(ctx); err != nil {
 		return q.failed("work on", err)
 	}
 	return nil
@@ -377,7 +377,7 @@ func (w *worker) report(operation string, err error) {
 func outlive(ctx context.Context, by time.Duration) (context.Context, func()) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		pause(longer, by)
+		fabric.Pause(longer, by)
 		cancel()
 	})
 	return longer, func() { stop(); cancel() }

@@ -95,7 +95,7 @@ func (c *cache) failed(operation, key string, err error) error {
 
 // check does what every operation does first, and returns ttl in milliseconds.
 func (c *cache) check(ctx context.Context, key string, value []byte, ttl time.Duration) (string, error) {
-	if err := c.provider.ready(ctx); err != nil {
+	if err := c.provider.life.Ready(ctx); err != nil {
 		return "", err
 	}
 	if err := fabric.CheckText(key); err != nil {

@@ -36,10 +36,9 @@ func Open(ctx context.Context, options Options) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to Redis: %w", err)
 	}
-	life, end := context.WithCancel(context.Background())
-	p := &Provider{options: options, life: life, end: end, buses: map[string]*bus{}}
+	p := &Provider{options: options, life: fabric.NewLife(), buses: map[string]*bus{}}
 	if err := p.connect(ctx); err != nil {
-		end()
+		p.life.End()
 		return nil, fmt.Errorf("connect to Redis at %s: %w", strings.Join(options.Servers, ", "), err)
 	}
 	return p, nil
@@ -67,7 +66,7 @@ func (p *Provider) connect(ctx context.Context) error {
 		if _, tell := interruption.Failed(); tell && ctx.Err() == nil {
 			p.options.Logger.Warn("Redis is away, trying on", slog.Any("servers", p.options.Servers), slog.Any("error", err))
 		}
-		pauseFor(ctx, pause)
+		fabric.Pause(ctx, pause)
 		pause = min(2*pause, connectPauseMax)
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w: %w", fabric.ErrUnavailable, ctx.Err(), cause)

@@ -49,7 +49,7 @@ func newDocuments(p *Provider, name string) *documents {
 
 // check does what every operation does first.
 func (d *documents) check(ctx context.Context, operation, key string) error {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckKey(key)
 	}
@@ -183,7 +183,7 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 
 // Commit implements fabric.Documents.
 func (d *documents) Commit(ctx context.Context, writes []fabric.Write) ([]uint64, error) {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckWrites(writes)
 	}
@@ -203,7 +203,7 @@ func (d *documents) Commit(ctx context.Context, writes []fabric.Write) ([]uint64
 
 // List implements fabric.Documents.
 func (d *documents) List(ctx context.Context) ([]fabric.Document, error) {
-	err := d.provider.ready(ctx)
+	err := d.provider.life.Ready(ctx)
 	var found map[string]fabric.Document
 	if err == nil {
 		found, _, err = d.scan(ctx)

@@ -18,7 +18,7 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 	if err != nil {
 		return l.failed("follow", err)
 	}
-	bound, release := l.provider.bind(ctx)
+	bound, release := l.provider.life.Bind(ctx)
 	defer release()
 	if bound.Err() == nil {
 		news, err := l.provider.await(bound, l.base, l.news)
@@ -28,7 +28,7 @@ func (l *log) Follow(ctx context.Context, pattern string, from uint64, handler f
 		defer news.stop()
 		l.follow(bound, news, &following{log: l, pattern: pattern, handler: handler, from: max(1, from), next: max(1, from)})
 	}
-	if err := l.provider.ended(ctx); err != nil {
+	if err := l.provider.life.Ended(ctx); err != nil {
 		return l.failed("follow", err)
 	}
 	return nil

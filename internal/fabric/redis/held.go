@@ -101,7 +101,7 @@ func (k *lock) keep(ctx context.Context) {
 
 // renew writes the lease anew, by as many tries as it allows. ErrLost when another has the lock.
 func (k *lock) renew(ctx context.Context) error {
-	life, cancelLife := k.locks.provider.bind(ctx)
+	life, cancelLife := k.locks.provider.life.Bind(ctx)
 	defer cancelLife()
 	ctx, cancel := context.WithDeadline(life, k.began.Add(k.duration))
 	defer cancel()

@@ -54,7 +54,7 @@ func (l *log) failed(operation string, err error) error {
 }
 
 func (l *log) check(ctx context.Context, operation, pattern string) error {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckPattern(pattern)
 	}
@@ -76,7 +76,7 @@ func subjectFlag(pattern string) string {
 func (l *log) Append(
 	ctx context.Context, subject string, payload []byte, options ...fabric.AppendOption,
 ) (uint64, error) {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckSubject(subject)
 	}
@@ -227,7 +227,7 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 
 // Delete implements fabric.Log.
 func (l *log) Delete(ctx context.Context, seq uint64) error {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	var answer rueidis.RedisMessage
 	if err == nil {
 		keys := append(slices.Clone(l.keys), operation(l.base))
@@ -246,7 +246,7 @@ func (l *log) Delete(ctx context.Context, seq uint64) error {
 
 // Info implements fabric.Log.
 func (l *log) Info(ctx context.Context) (fabric.LogInfo, error) {
-	err := l.provider.ready(ctx)
+	err := l.provider.life.Ready(ctx)
 	var info fabric.LogInfo
 	if err == nil {
 		info, err = l.info(ctx)

@@ -60,7 +60,7 @@ func microseconds(d time.Duration) string {
 
 // Enqueue implements fabric.Queue.
 func (q *queue) Enqueue(ctx context.Context, job fabric.Job) (string, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	if err == nil {
 		err = fabric.CheckJob(job)
 	}
@@ -101,7 +101,7 @@ func (q *queue) enqueue(ctx context.Context, job fabric.Job) error {
 
 // Len implements fabric.Queue.
 func (q *queue) Len(ctx context.Context) (int, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	var count int64
 	if err == nil {
 		err = q.provider.tries(ctx, func(ctx context.Context) (err error) {
@@ -118,7 +118,7 @@ func (q *queue) Len(ctx context.Context) (int, error) {
 
 // DeadLetters implements fabric.Queue.
 func (q *queue) DeadLetters(ctx context.Context, after string, limit int) ([]fabric.DeadLetter, error) {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	letters := []fabric.DeadLetter{}
 	limit = min(limit, fabric.MaxDeadLettersPage)
 	if err == nil && limit <= 0 && after != "" {
@@ -183,7 +183,7 @@ func (q *queue) Discard(ctx context.Context, id string) error {
 
 // revive removes a dead letter, once the job is stored whose envelope follows from the letter's.
 func (q *queue) revive(ctx context.Context, operation, id string, follow func(envelope) (string, error)) error {
-	err := q.provider.ready(ctx)
+	err := q.provider.life.Ready(ctx)
 	if err == nil {
 		err = q.reviveNow(ctx, id, follow)
 	}

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -26,8 +25,7 @@ import (
 type Provider struct {
 	options Options // complete
 	client  rueidis.Client
-	life    context.Context // ends with Close
-	end     context.CancelFunc
+	life    fabric.Life
 
 	mu    sync.Mutex // guards buses
 	buses map[string]*bus
@@ -134,7 +132,7 @@ func (p *Provider) Blobs(ctx context.Context, config fabric.BlobConfig) (fabric.
 
 // check does what every opening of a named part does first.
 func (p *Provider) check(ctx context.Context, kind, name string) error {
-	if err := p.ready(ctx); err != nil {
+	if err := p.life.Ready(ctx); err != nil {
 		return fmt.Errorf("open %s %.300q: %w", kind, name, err)
 	}
 	if err := fabric.CheckName(name); err != nil {
@@ -161,7 +159,7 @@ func (p *Provider) channel(kind, name string) string {
 // Ping implements fabric.Carrier. It asks the server, or a cluster whether all its slots are
 // served, and looks whether signals are connected.
 func (p *Provider) Ping(ctx context.Context) error {
-	err := p.ready(ctx)
+	err := p.life.Ready(ctx)
 	if err == nil {
 		err = p.ping(ctx)
 	}
@@ -178,7 +176,7 @@ func (p *Provider) ping(ctx context.Context) error {
 		return err
 	}
 	for !p.busesConnected() {
-		pauseFor(limit, tryPause)
+		fabric.Pause(limit, tryPause)
 		if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 			return ctx.Err()
 		}
@@ -221,32 +219,8 @@ func (p *Provider) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.life.Err() == nil {
-		p.end()
+		p.life.End()
 		go p.client.Close() // it waits for a server that is silent
-	}
-	return nil
-}
-
-// ready returns ErrClosed after Close, and the error of a ctx that has ended.
-func (p *Provider) ready(ctx context.Context) error {
-	if p.life.Err() != nil {
-		return fabric.ErrClosed
-	}
-	return ctx.Err()
-}
-
-// bind returns a context that ends with ctx or with Close.
-func (p *Provider) bind(ctx context.Context) (context.Context, func()) {
-	bound, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.life, cancel)
-	return bound, func() { stop(); cancel() }
-}
-
-// ended is the result of a call that ran until its bound context ended: nil when the caller
-// ended it, ErrClosed when Close did.
-func (p *Provider) ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return fabric.ErrClosed
 	}
 	return nil
 }
@@ -269,19 +243,6 @@ func (p *Provider) bus(base string) (*bus, error) {
 		go b.run()
 	}
 	return b, nil
-}
-
-// pauseFor waits, or until ctx ends. A wait that is over already is none.
-func pauseFor(ctx context.Context, wait time.Duration) {
-	if wait <= 0 {
-		return
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // notNil returns text as a value, which is never nil.

@@ -83,7 +83,7 @@ func (s *signal) failed(operation, subject string, err error) error {
 func (s *signal) ID() string { return s.id }
 
 func (s *signal) check(ctx context.Context, subject string, payload []byte) error {
-	if err := s.provider.ready(ctx); err != nil {
+	if err := s.provider.life.Ready(ctx); err != nil {
 		return err
 	}
 	if err := fabric.CheckSubject(subject); err != nil {
@@ -124,7 +124,7 @@ func (s *signal) next(m *outgoing) uint64 {
 func (s *signal) Subscribe(
 	subject string, handler func(fabric.Message), options ...fabric.SubscribeOption,
 ) (fabric.Subscription, error) {
-	err := s.provider.ready(context.Background())
+	err := s.provider.life.Ready(context.Background())
 	if err == nil {
 		err = fabric.CheckPattern(subject)
 	}
@@ -161,7 +161,7 @@ func (s *signal) Request(ctx context.Context, subject string, payload []byte) ([
 }
 
 func (s *signal) request(ctx context.Context, subject string, payload []byte) ([]byte, error) {
-	bound, release := s.provider.bind(ctx)
+	bound, release := s.provider.life.Bind(ctx)
 	defer release()
 	bound, cancel := fabric.WithDefaultTimeout(bound, fabric.RequestTimeout)
 	defer cancel()
@@ -269,7 +269,7 @@ func replyTo(sender string, number uint64) string {
 
 // Respond implements fabric.Signal.
 func (s *signal) Respond(request fabric.Message, payload []byte) error {
-	err := s.provider.ready(context.Background())
+	err := s.provider.life.Ready(context.Background())
 	if err == nil {
 		err = fabric.CheckValue(payload)
 	}
@@ -291,7 +291,7 @@ func (s *signal) Respond(request fabric.Message, payload []byte) error {
 
 // Flush implements fabric.Signal.
 func (s *signal) Flush(ctx context.Context) error {
-	err := s.provider.ready(ctx)
+	err := s.provider.life.Ready(ctx)
 	if err == nil {
 		err = s.flush(ctx)
 	}
@@ -308,7 +308,7 @@ const flushTimeout = 2 * fabric.RequestTimeout
 // flush waits until everything before it was sent and answered, and until all publishers know of
 // patterns that are subscribed to.
 func (s *signal) flush(ctx context.Context) error {
-	bound, release := s.provider.bind(ctx)
+	bound, release := s.provider.life.Bind(ctx)
 	defer release()
 	bound, cancel := fabric.WithDefaultTimeout(bound, flushTimeout)
 	defer cancel()
@@ -322,6 +322,6 @@ func (s *signal) flush(ctx context.Context) error {
 	case <-bound.Done():
 		return s.gaveUp(bound.Err())
 	}
-	pauseFor(bound, time.Until(time.Unix(0, s.bus.settled.Load())))
+	fabric.Pause(bound, time.Until(time.Unix(0, s.bus.settled.Load())))
 	return s.gaveUp(bound.Err())
 }

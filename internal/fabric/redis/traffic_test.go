@@ -76,7 +76,7 @@ func (w *traffic) goes(ctx context.Context, what string, call func() error) {
 				w.t.Errorf("%s: %v", what, err)
 				return
 			}
-			pauseFor(ctx, 2*time.Millisecond)
+			fabric.Pause(ctx, 2*time.Millisecond)
 		}
 	})
 }

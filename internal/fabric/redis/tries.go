@@ -48,7 +48,7 @@ func (p *Provider) tries(ctx context.Context, request func(ctx context.Context) 
 		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
 			last = err
 		}
-		pauseFor(limit, tryPause)
+		fabric.Pause(limit, tryPause)
 		if limit.Err() == nil {
 			continue
 		}

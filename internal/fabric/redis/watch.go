@@ -17,11 +17,11 @@ func (d *documents) Watch(ctx context.Context, changed func(fabric.Change), read
 	if d.provider.life.Err() != nil {
 		return fmt.Errorf("watch documents of %q: %w", d.name, fabric.ErrClosed)
 	}
-	bound, release := d.provider.bind(ctx)
+	bound, release := d.provider.life.Bind(ctx)
 	defer release()
 	err := d.watch(bound, changed, ready)
 	if bound.Err() != nil {
-		err = d.provider.ended(ctx)
+		err = d.provider.life.Ended(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("watch documents of %q: %w", d.name, translate(err))

@@ -21,7 +21,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 	if q.provider.life.Err() != nil {
 		return q.failed("work on", fabric.ErrClosed)
 	}
-	bound, release := q.provider.bind(ctx)
+	bound, release := q.provider.life.Bind(ctx)
 	defer release()
 	w := newWorker(q, handler)
 	if bound.Err() == nil {
@@ -33,7 +33,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		w.take(bound, news)
 	}
 	w.running.Wait()
-	if err := q.provider.ended(ctx); err != nil {
+	if err := q.provider.life.Ended(ctx); err != nil {
 		return q.failed("work on", err)
 	}
 	return nil

@@ -42,7 +42,7 @@ var fabricOptions = []field[Config]{
 	option("redis.servers", "127.0.0.1:6379", listKind,
 		"Redis: host:port, redis:// or rediss:// URLs; some servers of a Redis Cluster, or the Sentinels with "+
 			"redis.sentinel_master.",
-		func(c *Config) *[]string { return &c.Redis.Servers }, someServers).secret(),
+		func(c *Config) *[]string { return &c.Redis.Servers }, areServers(isRedisServer)).secret(),
 	option("redis.username", "", stringKind,
 		"Name to log in to Redis with; empty for the default user.",
 		func(c *Config) *string { return &c.Redis.Username }),
@@ -98,7 +98,7 @@ var fabricOptions = []field[Config]{
 
 	option("nats.servers", "nats://127.0.0.1:4222", listKind,
 		"NATS: nats:// or tls:// URLs of some servers; the others are learnt from them.",
-		func(c *Config) *[]string { return &c.NATS.Servers }, someServers).secret(),
+		func(c *Config) *[]string { return &c.NATS.Servers }, areServers(isNATSServer)).secret(),
 	option("nats.username", "", stringKind,
 		"Name to log in to NATS with.",
 		func(c *Config) *string { return &c.NATS.Username }),
@@ -132,7 +132,7 @@ var fabricOptions = []field[Config]{
 
 	option("rabbitmq.servers", "amqp://guest:guest@127.0.0.1:5672/", listKind,
 		"RabbitMQ, for fabric.queue: amqp:// or amqps:// URLs of the nodes of one cluster.",
-		func(c *Config) *[]string { return &c.Rabbitmq.Servers }, someServers).secret(),
+		func(c *Config) *[]string { return &c.Rabbitmq.Servers }, areServers(isRabbitServer)).secret(),
 	option("rabbitmq.prefix", "parley", stringKind,
 		"What the names of all queues begin with, so that those who share a RabbitMQ stay apart.",
 		func(c *Config) *string { return &c.Rabbitmq.Prefix }, isNamePrefix),
@@ -145,12 +145,4 @@ var fabricOptions = []field[Config]{
 	option("rabbitmq.key_file", "", stringKind,
 		"PEM file with its key.",
 		func(c *Config) *string { return &c.Rabbitmq.KeyFile }),
-}
-
-// someServers refuses an empty list.
-func someServers(list []string) error {
-	if len(list) == 0 {
-		return errRequired
-	}
-	return nil
 }

@@ -98,7 +98,8 @@ func (l *loader) checkFabric() {
 	if c.OverBroker() {
 		l.checkOverBroker()
 	} else if c.Cluster.Enabled() {
-		l.checkShared(DriverMemory, "is this node's alone, and a cluster shares it")
+		l.checkShared(DriverMemory, "is this node's alone, and a cluster shares it; choose embedded, or a "+
+			"broker that all nodes reach")
 	}
 }
 
@@ -123,7 +124,7 @@ func (l *loader) checkRedisPlaces() {
 func (l *loader) checkOverBroker() {
 	l.checkShared(DriverEmbedded, fmt.Sprintf("is this node's own engine, and all nodes that share %s must share it; "+
 		"choose %[1]s, or set cluster.seeds for a cluster of engines", l.config.Fabric.Chosen().Signal))
-	l.checkShared(DriverMemory, "is this node's alone, and all nodes must share it")
+	l.checkShared(DriverMemory, "is this node's alone, and all nodes must share it; choose "+l.config.Fabric.Chosen().Signal)
 	f := l.config.Fabric.Chosen()
 	for key, driver := range map[string]string{
 		"fabric.cache": f.Cache, "fabric.queue": f.Queue, "fabric.rate_limit": f.RateLimit,

@@ -106,3 +106,16 @@ func TestServers(t *testing.T) {
 		}
 	}
 }
+
+// TestDriversToChoose wants refusals that say what else to choose.
+func TestDriversToChoose(t *testing.T) {
+	for environ, want := range map[string]string{
+		"PARLEY_FABRIC_RATE_LIMIT=x":                                   "must be one of embedded, memory, nats, redis, redis-cluster, or empty",
+		"PARLEY_FABRIC_DRIVER=redis PARLEY_FABRIC_LOCK=memory":         "all nodes must share it; choose redis",
+		"PARLEY_FABRIC_DOCUMENTS=memory PARLEY_CLUSTER_SEEDS=10.0.0.5": "choose embedded, or a broker that all nodes reach",
+	} {
+		if _, err := Load(Sources{Environ: strings.Fields(environ)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", environ, err)
+		}
+	}
+}

@@ -1,11 +1,21 @@
 package config
 
-import "strings"
+import "fmt"
 
 // orEmpty is the kind of a string that has few possible values, or none.
 func orEmpty(choices []string) kind[string] {
-	k := oneOf(append([]string{""}, choices...)...)
-	k.name = strings.Join(choices, "|")
+	k := oneOf(choices...)
+	chosen := k.parse
+	k.parse = func(r raw) (string, error) {
+		if s, ok := r.text(); ok && s == "" {
+			return "", nil
+		}
+		s, err := chosen(r)
+		if err != nil {
+			return "", fmt.Errorf("%w, or empty", err)
+		}
+		return s, nil
+	}
 	return k
 }
 

@@ -113,7 +113,8 @@ func (n *Node) openFabric(ctx context.Context, embedded fabric.Provider) error {
 			n.waits(fmt.Sprintf("waiting for %s, which carries %s", part.driver, part.name))
 			opener, err := n.openCarrier(ctx, part.driver, part.place, embedded)
 			if err != nil {
-				return fmt.Errorf("open fabric.%s over %s: %w", part.name, part.driver, err)
+				return fmt.Errorf("open fabric.%s over %s: %w", part.name, part.driver,
+					withOptions(err, n.config.Redis, part.name, part.driver, part.place))
 			}
 			c = &carrier{Carrier: opener, driver: part.driver}
 			opened[key] = c

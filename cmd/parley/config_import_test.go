@@ -157,6 +157,18 @@ func TestServeForeignConfig(t *testing.T) {
 	p.terminate()
 }
 
+// A foreign file that does not suffice is refused after what it lacks and what has no effect in it.
+func TestServeInsufficientForeignConfig(t *testing.T) {
+	t.Parallel()
+	axis2 := writeFile(t, "axis2.xml", `<axisconfig><clustering class="c" enable="true"><parameter name="membershipScheme">wka</parameter>
+		<members><member><hostName>127.0.0.1</hostName><port>4000</port></member></members></clustering></axisconfig>`)
+	code, _, errout := run(t, "serve", "-c", axis2)
+	if code != 1 || !strings.Contains(errout, "option=cluster.bootstrap_expect") || !strings.Contains(errout, "setting=axisconfig.clustering.membershipScheme") ||
+		strings.Index(errout, "the configuration is not valid") < strings.LastIndex(errout, "level=WARN") {
+		t.Errorf("%d\n%s", code, errout)
+	}
+}
+
 // A node that is started with Sockudo's configuration shares what it has over Sockudo's Redis.
 func TestServeForeignConfigOverRedis(t *testing.T) {
 	t.Parallel()

@@ -32,6 +32,8 @@ queues and exits with 0; a second signal ends it at once. SIGHUP reloads the cer
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, imported, err := loadServed(cmd)
 			if err != nil {
+				// What the file lacks and what has no effect help to mend it. How to log is not known.
+				logNotes(cmd, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)), imported)
 				return err
 			}
 			log, err := telemetry.NewLogger(cmd.ErrOrStderr(), c.Log.Level, c.Log.Format)

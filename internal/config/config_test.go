@@ -119,6 +119,8 @@ func sample(f field[Config]) string {
 		return "!"
 	case "node.sub_domain":
 		return "worker"
+	case "rabbitmq.servers":
+		return "amqp://rabbit-1.example.com,amqps://rabbit-2.example.com:5671/name"
 	case "nats.replicas":
 		return "3"
 	case "redis.signal", "redis.cache", "redis.queue", "redis.lock", "redis.documents":

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Names of drivers.
@@ -80,6 +79,9 @@ func (l *loader) checkFabric() {
 	if f.Uses(DriverRedisCluster) && c.Redis.Database != 0 {
 		l.conflict("redis.database", []string{"fabric.driver"}, "must be 0: a Redis Cluster has one database")
 	}
+	if f.Uses(DriverRedisCluster) {
+		l.checkRedisPlaces()
+	}
 	if c.Redis.CertFile == "" != (c.Redis.KeyFile == "") {
 		l.conflict("redis.cert_file", []string{"redis.key_file"}, "and redis.key_file must be set both or neither")
 	}
@@ -96,7 +98,25 @@ func (l *loader) checkFabric() {
 	if c.OverBroker() {
 		l.checkOverBroker()
 	} else if c.Cluster.Enabled() {
-		l.checkShared(DriverMemory, "is this node's alone, and a cluster shares it")
+		l.checkShared(DriverMemory, "is this node's alone, and a cluster shares it; choose embedded, or a "+
+			"broker that all nodes reach")
+	}
+}
+
+// checkRedisPlaces records places of parts in a Redis Cluster that are databases other than 0.
+func (l *loader) checkRedisPlaces() {
+	c, f := &l.config, l.config.Fabric.Chosen()
+	for _, part := range []struct{ name, driver, place string }{
+		{"signal", f.Signal, c.Redis.Signal}, {"signal", f.RateLimit, c.Redis.Signal}, {"cache", f.Cache, c.Redis.Cache},
+		{"queue", f.Queue, c.Redis.Queue}, {"lock", f.Lock, c.Redis.Lock}, {"documents", f.Documents, c.Redis.Documents},
+	} {
+		key := "redis." + part.name
+		number, ok := databaseOf(part.place)
+		if part.driver == DriverRedisCluster && ok && number != 0 && !l.failed[key] {
+			l.conflict(key, []string{"fabric.driver"}, "must name no database but 0: a Redis Cluster has one; give the URL of "+
+				"another Redis Cluster, or leave it out")
+			l.failed[key] = true // two parts are at the place for signals
+		}
 	}
 }
 
@@ -104,7 +124,7 @@ func (l *loader) checkFabric() {
 func (l *loader) checkOverBroker() {
 	l.checkShared(DriverEmbedded, fmt.Sprintf("is this node's own engine, and all nodes that share %s must share it; "+
 		"choose %[1]s, or set cluster.seeds for a cluster of engines", l.config.Fabric.Chosen().Signal))
-	l.checkShared(DriverMemory, "is this node's alone, and all nodes must share it")
+	l.checkShared(DriverMemory, "is this node's alone, and all nodes must share it; choose "+l.config.Fabric.Chosen().Signal)
 	f := l.config.Fabric.Chosen()
 	for key, driver := range map[string]string{
 		"fabric.cache": f.Cache, "fabric.queue": f.Queue, "fabric.rate_limit": f.RateLimit,
@@ -175,17 +195,6 @@ type Rabbitmq struct {
 	CAFile   string
 	CertFile string // of this node, with KeyFile
 	KeyFile  string
-}
-
-// isRedisPlace accepts the number of a database or a URL.
-func isRedisPlace(place string) error {
-	if place == "" || strings.HasPrefix(place, "redis://") || strings.HasPrefix(place, "rediss://") {
-		return nil
-	}
-	if strings.Trim(place, "0123456789") != "" || len(place) > 5 {
-		return errors.New("must be the number of a database, or a redis:// or rediss:// URL")
-	}
-	return nil
 }
 
 // isReplicas accepts how many copies NATS keeps.

@@ -40,6 +40,10 @@ func TestDrivers(t *testing.T) {
 		"Sentinels of a Redis Cluster":        {"DRIVER=redis-cluster PARLEY_REDIS_SENTINEL_MASTER=m", "redis.sentinel_master", false},
 		"a certificate without a key":         {"DRIVER=redis PARLEY_REDIS_CERT_FILE=a", "redis.cert_file", false},
 		"a database that is none":             {"PARLEY_REDIS_CACHE=two", "redis.cache", false},
+		"a numbered place of a cluster":       {"DRIVER=redis-cluster PARLEY_REDIS_SIGNAL=3 PARLEY_REDIS_LOCK=0", "redis.signal", false},
+		"a database of another cluster":       {"DRIVER=redis-cluster PARLEY_REDIS_QUEUE=redis://h/2", "redis.queue", false},
+		"another cluster for one part":        {"DRIVER=redis-cluster PARLEY_REDIS_QUEUE=redis://h:7001/0", "", true},
+		"a numbered place that nothing uses":  {"DRIVER=redis-cluster SIGNAL=nats PARLEY_REDIS_SIGNAL=3", "", true},
 		"no servers":                          {"PARLEY_NATS_SERVERS=", "nats.servers", false},
 		"four replicas":                       {"PARLEY_NATS_REPLICAS=4", "nats.replicas", false},
 		"a prefix with a dot":                 {"PARLEY_NATS_PREFIX=a.b PARLEY_RABBITMQ_PREFIX=a:b", "nats.prefix rabbitmq.prefix", false},
@@ -67,6 +71,51 @@ func TestDrivers(t *testing.T) {
 		}
 		if err == nil && c.OverBroker() != test.overBroker {
 			t.Errorf("%s: over a broker %v", name, c.OverBroker())
+		}
+	}
+}
+
+// TestServers loads addresses of brokers, and expects which are refused, without showing them.
+func TestServers(t *testing.T) {
+	good, bad := map[string]string{
+		"redis.servers":    "h,h:6379,10.0.0.5,::1,[::1]:6379,redis://h,rediss://u:p%2F@h:6380/3,redis://[::1]:6379/",
+		"redis.cache":      "rediss://:p@h:6379/12",
+		"nats.servers":     "nats://h,nats://u:p@h:4222,tls://h:4222,wss://h:443,h:4222,nats://token@[::1]:4222",
+		"rabbitmq.servers": "amqp://,amqp:///name,amqp://u:p@h,amqps://u:p@h:5671/name,amqp://[::1]:5672/%2f",
+	}, map[string][]string{
+		"redis.servers": {"http://h", "redis://", "redis://:6379", "redis://h:0", "redis://h:70000", "redis://h:x", "redis://h/x",
+			"redis://h?db=1", "h:0", "h:70000", "u:secret@h:6379", "redis://u:se/cret@h:6379", "a b", "h:6379,nats://h"},
+		"redis.cache":      {"http://h", "redis://", "redis://u:secret@h:70000", "rediss://h/x", "123456", "-1", "h:6379"},
+		"nats.servers":     {"foo://u:secret@h:1", "nats://", "nats://:4222", "nats://h:0", "h:x", "nats://h:1,redis://h"},
+		"rabbitmq.servers": {"h:5672", "http://u:secret@h", "amqp://h:70000", "amqp://:0", "amqp://u:se#cret@h"},
+	}
+	load := func(key, value string) error {
+		_, err := Load(Sources{Environ: []string{"PARLEY_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_")) + "=" + value}})
+		return err
+	}
+	for key, value := range good {
+		if err := load(key, value); err != nil {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+	for key, values := range bad {
+		for _, value := range values {
+			if err := load(key, value); err == nil || !strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "cret") {
+				t.Errorf("%s = %s: %v", key, value, err)
+			}
+		}
+	}
+}
+
+// TestDriversToChoose wants refusals that say what else to choose.
+func TestDriversToChoose(t *testing.T) {
+	for environ, want := range map[string]string{
+		"PARLEY_FABRIC_RATE_LIMIT=x":                                   "must be one of embedded, memory, nats, redis, redis-cluster, or empty",
+		"PARLEY_FABRIC_DRIVER=redis PARLEY_FABRIC_LOCK=memory":         "all nodes must share it; choose redis",
+		"PARLEY_FABRIC_DOCUMENTS=memory PARLEY_CLUSTER_SEEDS=10.0.0.5": "choose embedded, or a broker that all nodes reach",
+	} {
+		if _, err := Load(Sources{Environ: strings.Fields(environ)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", environ, err)
 		}
 	}
 }

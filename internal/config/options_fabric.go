@@ -1,11 +1,21 @@
 package config
 
-import "strings"
+import "fmt"
 
 // orEmpty is the kind of a string that has few possible values, or none.
 func orEmpty(choices []string) kind[string] {
-	k := oneOf(append([]string{""}, choices...)...)
-	k.name = strings.Join(choices, "|")
+	k := oneOf(choices...)
+	chosen := k.parse
+	k.parse = func(r raw) (string, error) {
+		if s, ok := r.text(); ok && s == "" {
+			return "", nil
+		}
+		s, err := chosen(r)
+		if err != nil {
+			return "", fmt.Errorf("%w, or empty", err)
+		}
+		return s, nil
+	}
 	return k
 }
 
@@ -42,7 +52,7 @@ var fabricOptions = []field[Config]{
 	option("redis.servers", "127.0.0.1:6379", listKind,
 		"Redis: host:port, redis:// or rediss:// URLs; some servers of a Redis Cluster, or the Sentinels with "+
 			"redis.sentinel_master.",
-		func(c *Config) *[]string { return &c.Redis.Servers }, someServers).secret(),
+		func(c *Config) *[]string { return &c.Redis.Servers }, areServers(isRedisServer)).secret(),
 	option("redis.username", "", stringKind,
 		"Name to log in to Redis with; empty for the default user.",
 		func(c *Config) *string { return &c.Redis.Username }),
@@ -98,7 +108,7 @@ var fabricOptions = []field[Config]{
 
 	option("nats.servers", "nats://127.0.0.1:4222", listKind,
 		"NATS: nats:// or tls:// URLs of some servers; the others are learnt from them.",
-		func(c *Config) *[]string { return &c.NATS.Servers }, someServers).secret(),
+		func(c *Config) *[]string { return &c.NATS.Servers }, areServers(isNATSServer)).secret(),
 	option("nats.username", "", stringKind,
 		"Name to log in to NATS with.",
 		func(c *Config) *string { return &c.NATS.Username }),
@@ -132,7 +142,7 @@ var fabricOptions = []field[Config]{
 
 	option("rabbitmq.servers", "amqp://guest:guest@127.0.0.1:5672/", listKind,
 		"RabbitMQ, for fabric.queue: amqp:// or amqps:// URLs of the nodes of one cluster.",
-		func(c *Config) *[]string { return &c.Rabbitmq.Servers }, someServers).secret(),
+		func(c *Config) *[]string { return &c.Rabbitmq.Servers }, areServers(isRabbitServer)).secret(),
 	option("rabbitmq.prefix", "parley", stringKind,
 		"What the names of all queues begin with, so that those who share a RabbitMQ stay apart.",
 		func(c *Config) *string { return &c.Rabbitmq.Prefix }, isNamePrefix),
@@ -145,12 +155,4 @@ var fabricOptions = []field[Config]{
 	option("rabbitmq.key_file", "", stringKind,
 		"PEM file with its key.",
 		func(c *Config) *string { return &c.Rabbitmq.KeyFile }),
-}
-
-// someServers refuses an empty list.
-func someServers(list []string) error {
-	if len(list) == 0 {
-		return errRequired
-	}
-	return nil
 }

@@ -147,7 +147,8 @@ func (n *Node) openFabric(ctx context.Context, embedded fabric.Provider) error {
 		n.waits(fmt.Sprintf("waiting for %s, which carries %s", c.driver, c.parts[0]))
 		opened, err := n.openCarrier(ctx, c.driver, c.place, embedded)
 		if err != nil {
-			return fmt.Errorf("open fabric.%s over %s: %w", c.parts[0], c.driver, err)
+			return fmt.Errorf("open fabric.%s over %s: %w", c.parts[0], c.driver,
+				withOptions(err, n.config.Redis, c.parts[0], c.driver, c.place))
 		}
 		c.Carrier = opened
 		c.state.Store(&carrierState{nil, time.Now()})

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/test/process"
 	"github.com/parleyio/parley/test/servers"
 )
@@ -97,15 +100,66 @@ func TestLateBroker(t *testing.T) {
 	}
 }
 
-// TestBrokerThatRefuses wants no node that waits for what will not come.
+// TestBrokerThatRefuses wants no node that waits for what will not come, and the options to change.
 func TestBrokerThatRefuses(t *testing.T) {
 	t.Parallel()
-	server := servers.StartRedis(t, servers.RedisConfig{Password: "right"})
-	c := options(t)
-	c.Fabric.Driver, c.Redis.Servers, c.Redis.Password = config.DriverRedis, []string{server.Address()}, "wrong"
-	_, err := Start(t.Context(), c, slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "fabric.signal over redis") || strings.Contains(err.Error(), "wrong") {
-		t.Errorf("it starts, or says %v", err)
+	redis := servers.StartRedis(t, servers.RedisConfig{Password: "right"})
+	nats := servers.StartNATS(t, 1, servers.NATSConfig{Settings: []string{"--user", "parley", "--pass", "right"}})[0]
+	place := "redis://:wrong@" + redis.Address()
+	for name, test := range map[string]struct {
+		prepare func(*config.Config)
+		want    []string
+	}{
+		"a password": {func(c *config.Config) {
+			c.Fabric.Driver, c.Redis.Servers, c.Redis.Password = config.DriverRedis, []string{redis.Address()}, "wrong"
+		}, []string{"fabric.signal over redis", "WRONGPASS", "(options redis.username, redis.password, redis.servers)"}},
+		"a password of a place": {func(c *config.Config) {
+			c.Fabric.Driver, c.Redis.Servers, c.Redis.Password = config.DriverRedis, []string{redis.Address()}, "right"
+			c.Redis.Cache = place
+		}, []string{"fabric.cache over redis", "WRONGPASS", "(option redis.cache)"}},
+		"a password at the place of signals": {func(c *config.Config) {
+			c.Fabric.RateLimit, c.Redis.Signal = config.DriverRedis, place
+		}, []string{"fabric.rate_limit over redis", "(option redis.signal)"}},
+		"a server of another kind": {func(c *config.Config) {
+			c.Fabric.Driver, c.Redis.Servers, c.Redis.Password = config.DriverRedisCluster, []string{redis.Address()}, "right"
+		}, []string{"fabric.signal over redis-cluster", "(options fabric.signal, fabric.driver, redis.servers, "}},
+		"a login of NATS": {func(c *config.Config) {
+			c.Fabric.Signal, c.NATS.Servers, c.NATS.Username, c.NATS.Password = config.DriverNATS, []string{nats.URL()}, "parley", "wrong"
+		}, []string{"fabric.signal over nats", "Authorization Violation", "nats.username, nats.password, nats.token, "}},
+	} {
+		c := options(t)
+		c.Fabric.Driver = config.DriverMemory
+		test.prepare(&c)
+		_, err := Start(t.Context(), c, slog.New(slog.DiscardHandler))
+		if err == nil || strings.Contains(err.Error(), "wrong") {
+			t.Errorf("%s: it starts, or says %v", name, err)
+			continue
+		}
+		for _, part := range test.want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %q is missing in %v", name, part, err)
+			}
+		}
+	}
+}
+
+// TestRefused has the Sentinels refuse a login, or what cannot be mended.
+func TestRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"NOAUTH HELLO must be called": "redis.sentinel_password)", "no PEM (option redis.ca_file)": "no PEM (option redis.ca_file)",
+	} {
+		got := withOptions(errors.New(text), config.Redis{SentinelMaster: "main"}, "signal", config.DriverRedis, "").Error()
+		if !strings.HasPrefix(got, text) || !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+	old := fmt.Errorf("version 6: %w", fabric.ErrUnsupported)
+	if got := withOptions(old, config.Redis{}, "signal", config.DriverRedis, ""); got.Error() != old.Error() {
+		t.Error(got)
+	}
+	foreign := fmt.Errorf("handshake: %w", &tls.CertificateVerificationError{Err: errors.New("unknown authority")})
+	if got := withOptions(foreign, config.Redis{}, "signal", config.DriverNATS, ""); !strings.HasSuffix(got.Error(), "(option nats.ca_file)") {
+		t.Error(got)
 	}
 }
 

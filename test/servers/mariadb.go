@@ -27,11 +27,11 @@ type MariaDB struct {
 	process *process.Process
 }
 
-// NeedMariaDB skips a test where the server is not installed.
+// NeedMariaDB skips a test where the server is not installed, or has it fail; see missing.
 func NeedMariaDB(t testing.TB) {
 	t.Helper()
 	if _, err := mariaDBProgram(); err != nil {
-		t.Skip("needs MariaDB: apt-get install mariadb-server")
+		missing(t, "needs MariaDB: apt-get install mariadb-server")
 	}
 }
 

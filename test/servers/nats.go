@@ -50,7 +50,7 @@ func StartNATS(t testing.TB, count int, config NATSConfig) []*NATS {
 	if program == "" {
 		var err error
 		if program, err = exec.LookPath("nats-server"); err != nil {
-			t.Skip("there is no nats-server; on Debian: apt-get install nats-server")
+			missing(t, "there is no nats-server; on Debian: apt-get install nats-server")
 		}
 	}
 	first, host := process.FreePorts(t, 3*count), cmp.Or(config.Host, "127.0.0.1")

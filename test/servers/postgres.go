@@ -30,14 +30,14 @@ type Postgres struct {
 	process *process.Process
 }
 
-// NeedPostgres skips a test where the server is not installed.
+// NeedPostgres skips a test where the server is not installed, or has it fail; see missing.
 func NeedPostgres(t testing.TB) {
 	t.Helper()
 	if postgresProgram("postgres") == "" || postgresProgram("initdb") == "" {
-		t.Skip("needs PostgreSQL: apt-get install postgresql")
+		missing(t, "needs PostgreSQL: apt-get install postgresql")
 	}
 	if os.Getuid() == 0 && postgresUser() == nil {
-		t.Skip("needs the user postgres, because PostgreSQL refuses to be run by root")
+		missing(t, "needs the user postgres, because PostgreSQL refuses to be run by root")
 	}
 }
 

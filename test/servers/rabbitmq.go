@@ -44,12 +44,12 @@ type RabbitMQOptions struct {
 	CertFile, KeyFile string
 }
 
-// StartRabbitMQ starts a server, which ends with the test. The test is skipped when the server
-// is not installed.
+// StartRabbitMQ starts a server, which ends with the test. The test is skipped, or fails,
+// when the server is not installed; see missing.
 func StartRabbitMQ(t testing.TB, options RabbitMQOptions) *RabbitMQ {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(rabbitScripts, "rabbitmq-server")); err != nil {
-		t.Skip("RabbitMQ is not installed: apt-get install rabbitmq-server (scripts/test-deps does it)")
+		missing(t, "RabbitMQ is not installed: apt-get install rabbitmq-server")
 	}
 	const ports = 4
 	first := process.FreePorts(t, ports)

@@ -52,12 +52,12 @@ func StartRedis(t testing.TB, config RedisConfig) *Redis {
 	return r
 }
 
-// redisServer is the program, which the test is skipped without.
+// redisServer is the program, which the test needs.
 func redisServer(t testing.TB) string {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		t.Skip("there is no redis-server; on Debian: apt-get install redis-server")
+		missing(t, "there is no redis-server; on Debian: apt-get install redis-server")
 	}
 	return path
 }

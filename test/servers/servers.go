@@ -7,8 +7,24 @@ package servers
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"testing"
 	"time"
 )
+
+// requireEnv is the variable that has tests fail, instead of being skipped, when a server is not
+// installed. It does not begin as the options of Parley do, which refuses those that it does not know.
+const requireEnv = "TEST_REQUIRE_SERVERS"
+
+// missing ends a test whose server is not installed: it is skipped, or fails where all servers
+// should be there.
+func missing(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv(requireEnv) != "" {
+		t.Fatalf("%s; scripts/test-deps does it for root (%s is set)", why, requireEnv)
+	}
+	t.Skip(why)
+}
 
 // prober asks servers that may not answer.
 var prober = &http.Client{Timeout: time.Second}

@@ -118,8 +118,8 @@ var secrets = []string{"-password", "shop-secret", "news-secret", "header-secret
 
 func TestNotesShowNoSecret(t *testing.T) {
 	for _, name := range []string{
-		"systems/sockudo-config.json", "systems/sockudo-all.env", "systems/soketi.json", "systems/soketi.env",
-		"systems/reverb.env", "systems/laravel-pusher.env", "systems/wukongim-all.yaml",
+		"systems/sockudo-config.json", "systems/sockudo-all.env", "systems/sockudo5-all.env", "systems/soketi.json",
+		"systems/soketi.env", "systems/reverb.env", "systems/laravel-pusher.env", "systems/wukongim-all.yaml",
 		"reference/nocobase-middleware.env", "reference/wukongim-ports-wk.yaml", "reference/wso2-carbon.xml",
 		"reference/wso2-sync-carbon.xml", "reference/sockudo-compose.yml",
 	} {

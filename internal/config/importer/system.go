@@ -187,12 +187,16 @@ func (s *system) setting(e entry) (string, bool) {
 			return e.name, false
 		}
 	case e.env && s.aliases != nil:
-		return name, len(s.index.wildOf(name)) > 0
+		return name, len(s.index.wildOf(name)) > 0 || isVariable(name) && len(s.index.exact[name]) > 0
 	case s.normal != nil:
 		name = s.normal(name)
 	}
 	return name, len(s.rulesOf(name)) > 0
 }
+
+// isVariable tells whether a rule's name is that of an environment variable, not of a setting in
+// a file.
+func isVariable(name string) bool { return name == strings.ToUpper(name) }
 
 // systems are all systems; of equal claims the first one wins.
 var systems []*system

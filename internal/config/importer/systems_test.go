@@ -242,6 +242,14 @@ func TestTargets(t *testing.T) {
 				t.Errorf("%s: %s goes to %s, which does not exist", s.name, r.name, r.to)
 			}
 		}
+		for _, r := range s.rules {
+			if !isVariable(r.name) || strings.Contains(r.name, "*") || s.normal == nil && s.aliases == nil && s.env == nil {
+				continue
+			}
+			if setting, listed := s.setting(entry{name: r.name, env: true}); !listed || setting != r.name {
+				t.Errorf("%s: the variable %s is not found by its rule, but as %s, %v", s.name, r.name, setting, listed)
+			}
+		}
 		for variable, setting := range s.aliases {
 			if len(s.rulesOf(setting)) == 0 {
 				t.Errorf("%s: %s sets %s, which has no rule", s.name, variable, setting)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ func Connect(ctx context.Context, server Server, options Options) (*Provider, er
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	conn, err := dialPatiently(ctx, strings.Join(server.URLs, ","), settings, options.Logger)
+	conn, err := dialPatiently(ctx, server.URLs, settings, options.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -75,24 +76,38 @@ func Connect(ctx context.Context, server Server, options Options) (*Provider, er
 
 // dialPatiently tries again and again until a server is there or refuses, or ctx ends.
 func dialPatiently(
-	ctx context.Context, urls string, settings []natsgo.Option, logger *slog.Logger,
+	ctx context.Context, urls []string, settings []natsgo.Option, logger *slog.Logger,
 ) (*natsgo.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	for failures := 1; ; failures++ {
-		conn, err := dial(ctx, urls, settings)
+		conn, err := dial(ctx, strings.Join(urls, ","), settings)
 		if err == nil || !isAway(err) {
 			return conn, err
 		}
 		if failures == 1 {
-			logger.Warn("waiting for NATS", slog.Any("error", err))
+			logger.Warn("waiting for NATS", slog.Any("servers", places(urls)), slog.Any("error", err))
 		}
 		fabric.Pause(ctx, startPolicy.Wait(failures))
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w: %w", fabric.ErrUnavailable, ctx.Err(), err)
 		}
 	}
+}
+
+// places returns the hosts and ports of URLs, without what they may have to log in with.
+func places(urls []string) []string {
+	var list []string
+	for _, text := range urls {
+		if !strings.Contains(text, "://") {
+			text = "nats://" + text
+		}
+		if u, err := url.Parse(text); err == nil { // otherwise the error says that it is none
+			list = append(list, u.Host)
+		}
+	}
+	return list
 }
 
 // dial tries each server once.

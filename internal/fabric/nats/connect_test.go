@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -78,9 +79,14 @@ func TestConnect(t *testing.T) {
 	}
 	brief, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_, err = nats.Connect(brief, nats.Server{URLs: []string{"nats://127.0.0.1:1"}}, options)
+	var log bytes.Buffer
+	options.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	_, err = nats.Connect(brief, nats.Server{URLs: []string{"nats://u:secret@127.0.0.1:1", "secret@127.0.0.1:2"}}, options)
 	if !errors.Is(err, fabric.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nobody there: %v", err)
+	}
+	if text := log.String(); !strings.Contains(text, `servers="[127.0.0.1:1 127.0.0.1:2]"`) || strings.Contains(text, "secret") {
+		t.Errorf("it logs %s", text)
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()

@@ -33,6 +33,8 @@ func supports(kind, version string) error {
 	if v := "v" + version; !semver.IsValid(v) || semver.Compare(v, needed) >= 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: nats-server %s carries no %s; that needs %s or later, an older one signals%s", fabric.ErrUnsupported,
-		version, kind, needed[1:], map[bool]string{true: "", false: " and queues only"}[kind == kindQueue])
+	carried := map[bool]string{true: "", false: " and queues"}[kind == kindQueue]
+	return fmt.Errorf("%w: nats-server %s carries no %s; that needs %s or later, an older one carries signals%s only: "+
+		`keep fabric.signal = "nats" and choose another fabric.driver for the rest`, fabric.ErrUnsupported,
+		version, kind, needed[1:], carried)
 }

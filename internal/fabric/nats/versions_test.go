@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -20,6 +21,9 @@ func TestSupports(t *testing.T) {
 		err := supports(c.kind, c.version)
 		if (err == nil) != c.want || err != nil && !errors.Is(err, fabric.ErrUnsupported) {
 			t.Errorf("%s with %s: %v", c.kind, c.version, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), `fabric.signal = "nats"`) {
+			t.Errorf("no way out is named: %v", err)
 		}
 	}
 }

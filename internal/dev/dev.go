@@ -191,14 +191,17 @@ func (c *cluster) obey(line string) (quit bool) {
 	switch {
 	case words[0] == "restart" && node.running():
 		node.again = true
+		c.balancer.leave(node.number - 1)
 		node.stop()
 	case words[0] == "restart":
 		c.start(node)
 	case !node.running():
 		c.out.say("node%d does not run", node.number)
 	case words[0] == "kill":
+		c.balancer.leave(node.number - 1)
 		node.kill()
 	case words[0] == "stop":
+		c.balancer.leave(node.number - 1)
 		node.stop()
 	default:
 		c.rotate(node, words[0])
@@ -250,7 +253,7 @@ func (c *cluster) stopAll() {
 func (c *cluster) status() string {
 	var parts, ready []string
 	for i, node := range c.nodes {
-		if node.running() && c.balancer.ready(i) {
+		if node.running() && node.state == "" && c.balancer.ready(i) {
 			node.wasReady = true
 			ready = append(ready, fmt.Sprintf("node%d", node.number))
 		}

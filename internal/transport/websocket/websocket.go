@@ -28,7 +28,6 @@ const (
 // Close codes of RFC 6455 section 7.4.1 that this package reports.
 const (
 	CodeNormal        = 1000
-	CodeGoingAway     = 1001
 	CodeProtocolError = 1002
 	CodeInvalidData   = 1007
 	CodeTooBig        = 1009

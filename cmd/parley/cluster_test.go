@@ -113,6 +113,7 @@ func TestClusterCommands(t *testing.T) {
 		{"lb", nil, nil, "--format"},
 		{"lb --format apache", nil, nil, "apache"},
 		{"lb --format nginx --cert a.pem", nil, nil, "key"},
+		{"lb --format nginx --sub-domain nope", nil, nil, `sub-domain "nope": no node has one`},
 		{"lb --format haproxy", []string{"server node1 10.0.0.5:6001 check", "server node3 10.0.0.7:6001 check"}, []string{"10.0.0.8", "crt"}, ""},
 		{"lb --format nginx", []string{"10.0.0.6:6001 max_fails=1 fail_timeout=5s down"}, []string{"10.0.0.8", "443"}, ""},
 		{"forget node3 --force", []string{"forgotten: c"}, nil, ""},
@@ -188,7 +189,7 @@ func TestSubDomain(t *testing.T) {
 	}{
 		{"members", "rack=r1,zone=b\ufffd", "\x1b", ""},
 		{"members --sub-domain worker", "worker1", "node1", ""},
-		{"members --sub-domain mgt", "", "", `sub-domain "mgt"; there are: -, worker`},
+		{"members --sub-domain mgt", "", "", `sub-domain "mgt"; there are: worker`},
 		{"lb --format haproxy", "", "", "some nodes speak TLS"},
 		{"lb --format haproxy --sub-domain worker", "worker1 10.0.0.9:6001 ssl verify none", "node1", ""},
 		{"lb --format nginx --sub-domain worker --node-ca /ca.pem --node-name n", "location /rt/app/", "node1", ""},

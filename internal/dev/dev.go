@@ -70,11 +70,11 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("%w: port offset %d", ErrInvalid, o.PortOffset)
 	}
 	if o.DataDir == "" {
-		temporary, err := os.MkdirTemp("", "parley-dev-")
+		temporary, remove, err := temporaryDir()
 		if err != nil {
-			return fmt.Errorf("make a data directory: %w", err)
+			return err
 		}
-		defer func() { _ = os.RemoveAll(temporary) }()
+		defer remove()
 		o.DataDir = temporary
 	}
 	c := &cluster{options: o, out: newTerminal(o.Out), exited: make(chan *process)}

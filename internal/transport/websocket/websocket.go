@@ -45,6 +45,7 @@ type Error struct {
 	Detail string
 }
 
+// Error returns the cause, and the detail behind it if there is one.
 func (e *Error) Error() string {
 	if e.Detail == "" {
 		return e.Cause

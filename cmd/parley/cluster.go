@@ -91,7 +91,8 @@ func newClusterDrainCommand(remote *adminFlags) *cobra.Command {
 balancers need to notice, it takes no new clients and tells those that it has to connect again
 (4200), --rate of them each second. The HTTP API goes on working. The command returns at once;
 "parley cluster members" shows how many clients are left. "parley cluster undrain" and a restart
-take the node back. The node is the one that --server or --config names, not an argument.`,
+take the node back. The node is the one that --server or --config names, not an argument, and
+not a load balancer, which passes the command on to any of them.`,
 		Args: thisNode,
 		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
 			if rate < 1 {
@@ -100,10 +101,11 @@ take the node back. The node is the one that --server or --config names, not an 
 			if delay < 0 && cmd.Flags().Changed("delay") {
 				return fmt.Errorf("--delay is %v and cannot be negative", delay)
 			}
-			if err := client.Drain(cmd.Context(), rate, delay); err != nil {
+			node, err := client.Drain(cmd.Context(), rate, delay)
+			if err != nil {
 				return err
 			}
-			return remote.printDone(cmd.OutOrStdout(), "draining", client.Server)
+			return remote.printDrained(cmd.OutOrStdout(), node, node.Name+" is draining")
 		}),
 	}
 	cmd.Flags().IntVar(&rate, "rate", admin.DefaultDrainRate, "clients that are sent away each second")
@@ -127,14 +129,30 @@ func newClusterUndrainCommand(remote *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "undrain",
 		Short: "Take the node back into the rotation",
-		Args:  thisNode,
+		Long: `Take the node back into the rotation. The node is the one that --server or --config names: a
+load balancer passes the command on to a node that is in the rotation, and it says so.`,
+		Args: thisNode,
 		RunE: remote.run(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
-			if err := client.Undrain(cmd.Context()); err != nil {
+			node, err := client.Undrain(cmd.Context())
+			if err != nil {
 				return err
 			}
-			return remote.printDone(cmd.OutOrStdout(), "in the rotation:", client.Server)
+			if node.Was != "draining" {
+				return remote.printDrained(cmd.OutOrStdout(), node,
+					node.Name+" was not draining; it answered at "+client.Server)
+			}
+			return remote.printDrained(cmd.OutOrStdout(), node, node.Name+" is back in the rotation")
 		}),
 	}
+}
+
+// printDrained says what became of a node that was drained or undrained.
+func (f *adminFlags) printDrained(out io.Writer, node admin.Drained, text string) error {
+	if f.json {
+		return printJSON(out, node)
+	}
+	_, err := fmt.Fprintln(out, printable(text))
+	return err
 }
 
 // printCluster prints the summary and the members.

@@ -106,12 +106,17 @@ func selectSubDomain(view *admin.ClusterView, subDomain string) error {
 	}
 	all := map[string]bool{}
 	other := func(m admin.ClusterMember) bool {
-		all[orDash(m.SubDomain)] = true
+		if m.SubDomain != "" {
+			all[m.SubDomain] = true
+		}
 		return m.SubDomain != subDomain
 	}
 	view.Members = slices.DeleteFunc(view.Members, other)
 	view.Missing = slices.DeleteFunc(view.Missing, other)
 	if len(view.Members)+len(view.Missing) == 0 {
+		if len(all) == 0 {
+			return fmt.Errorf("no node is of the sub-domain %q: no node has one", subDomain)
+		}
 		return fmt.Errorf("no node is of the sub-domain %q; there are: %s", subDomain,
 			printable(strings.Join(slices.Sorted(maps.Keys(all)), ", ")))
 	}

@@ -19,6 +19,7 @@ type twoOfThree struct {
 	workers    bool // another cluster, with a node of the sub-domain worker
 	forgetting *admin.Forgetting
 	gone       bool // node3 was forgotten
+	draining   bool // node1 drains
 }
 
 func (c *twoOfThree) ClusterView() admin.ClusterView {
@@ -50,14 +51,24 @@ func (c *twoOfThree) ClusterView() admin.ClusterView {
 	}
 }
 
-func (c *twoOfThree) Drain(rate int, delay time.Duration) error {
+func (c *twoOfThree) Drain(_ int, delay time.Duration) (admin.Drained, error) {
 	c.asked = append(c.asked, "drain", delay.String())
-	return nil
+	return c.drained(true), nil
 }
 
-func (c *twoOfThree) Undrain() error {
+func (c *twoOfThree) Undrain() (admin.Drained, error) {
 	c.asked = append(c.asked, "undrain")
-	return nil
+	return c.drained(false), nil
+}
+
+// drained sets whether node1 drains.
+func (c *twoOfThree) drained(now bool) admin.Drained {
+	node := admin.Drained{ID: "a", Name: "node1", Was: "ready"}
+	if c.draining {
+		node.Was = "draining"
+	}
+	c.draining = now
+	return node
 }
 
 func (c *twoOfThree) Forget(_ context.Context, member string, force bool) (admin.ClusterMember, error) {
@@ -91,9 +102,10 @@ func TestClusterCommands(t *testing.T) {
 		{"forget node1", nil, nil, "it is alive"},
 		{"forget c", nil, nil, "no majority"},
 		{"status", []string{"replicas    3", "no further loss: 1 of 4", "forgetting  node3: failed: no majority"}, nil, ""},
-		{"drain", []string{"draining " + server.URL}, nil, ""},
-		{"drain --rate 5 --delay 2s", []string{"draining"}, nil, ""},
-		{"undrain", []string{"in the rotation: " + server.URL}, nil, ""},
+		{"drain", []string{"node1 is draining"}, nil, ""},
+		{"drain --rate 5 --delay 2s --json", []string{`"name": "node1"`, `"was": "draining"`}, nil, ""},
+		{"undrain", []string{"node1 is back in the rotation"}, nil, ""},
+		{"undrain", []string{"node1 was not draining; it answered at " + server.URL}, []string{"back"}, ""},
 		{"drain --rate 0", nil, nil, "--rate is 0"},
 		{"drain node2", nil, nil, `"node2": "parley cluster drain" takes no name of a node`},
 		{"undrain node2", nil, nil, "name another with --server"},
@@ -101,6 +113,7 @@ func TestClusterCommands(t *testing.T) {
 		{"lb", nil, nil, "--format"},
 		{"lb --format apache", nil, nil, "apache"},
 		{"lb --format nginx --cert a.pem", nil, nil, "key"},
+		{"lb --format nginx --sub-domain nope", nil, nil, `sub-domain "nope": no node has one`},
 		{"lb --format haproxy", []string{"server node1 10.0.0.5:6001 check", "server node3 10.0.0.7:6001 check"}, []string{"10.0.0.8", "crt"}, ""},
 		{"lb --format nginx", []string{"10.0.0.6:6001 max_fails=1 fail_timeout=5s down"}, []string{"10.0.0.8", "443"}, ""},
 		{"forget node3 --force", []string{"forgotten: c"}, nil, ""},
@@ -128,7 +141,7 @@ func TestClusterCommands(t *testing.T) {
 			}
 		}
 	}
-	if got, want := strings.Join(cluster.asked, " "), "forget node1 false forget c false drain -1ns drain 2s undrain forget node3 true"; got != want {
+	if got, want := strings.Join(cluster.asked, " "), "forget node1 false forget c false drain -1ns drain 2s undrain undrain forget node3 true"; got != want {
 		t.Errorf("the node was asked to %s, want %s", got, want)
 	}
 }
@@ -176,7 +189,7 @@ func TestSubDomain(t *testing.T) {
 	}{
 		{"members", "rack=r1,zone=b\ufffd", "\x1b", ""},
 		{"members --sub-domain worker", "worker1", "node1", ""},
-		{"members --sub-domain mgt", "", "", `sub-domain "mgt"; there are: -, worker`},
+		{"members --sub-domain mgt", "", "", `sub-domain "mgt"; there are: worker`},
 		{"lb --format haproxy", "", "", "some nodes speak TLS"},
 		{"lb --format haproxy --sub-domain worker", "worker1 10.0.0.9:6001 ssl verify none", "node1", ""},
 		{"lb --format nginx --sub-domain worker --node-ca /ca.pem --node-name n", "location /rt/app/", "node1", ""},

@@ -24,6 +24,8 @@ commands are typed in:
   kill 2      end node 2 as a crash does (kill -9)
   stop 2      ask node 2 to stop
   restart 2   stop node 2 if it runs, and start it
+  drain 2     take node 2 out of the rotation and send its clients to the others
+  undrain 2   take it back
   status      show how the nodes are
   quit        stop all, as Ctrl-C does
 

@@ -25,9 +25,9 @@ const (
 
 // Decision is what Discover found.
 type Decision struct {
-	Kind    Kind
+	Kind    Kind   // how this node comes to its cluster
 	Cluster string // id of the cluster
-	Self    Member
+	Self    Member // this node's record
 	// Members are all nodes of the cluster that the engine must have as routes, dead ones
 	// and this one too, sorted by ID.
 	Members []Member

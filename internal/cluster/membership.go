@@ -130,23 +130,6 @@ func (m *Membership) Imported() {
 	m.command(func() { m.apply(m.table.change(m.now(), func(self *Member) { self.Importing = false })) })
 }
 
-// SetProperties replaces the free properties of this node. They must fit the limits of a
-// record, else the node would not be heard any more; ErrInvalidOptions otherwise.
-func (m *Membership) SetProperties(properties map[string]string) error {
-	properties = maps.Clone(properties)
-	var err error
-	m.command(func() {
-		changed := m.table.self
-		changed.Properties = properties
-		if err = changed.check(); err != nil {
-			err = fmt.Errorf("%w: set properties: %w", ErrInvalidOptions, err)
-			return
-		}
-		m.apply(m.table.change(m.now(), func(self *Member) { self.Properties = properties }))
-	})
-	return err
-}
-
 // SetLoad tells the others, with the next heartbeat, how many connections this node serves.
 func (m *Membership) SetLoad(connections int) {
 	m.command(func() { m.table.load = connections })

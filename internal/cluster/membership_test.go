@@ -289,27 +289,19 @@ func TestTwoProcessesWithOneIdentity(t *testing.T) {
 	})
 }
 
-func TestPropertiesAndLoads(t *testing.T) {
+func TestLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRoom(t, 1, 2)
 		r.pass(time.Second)
 		r.forgetSaw()
 		r.nodes[1].SetLoad(42)
-		if err := r.nodes[1].SetProperties(map[string]string{"rack": "a"}); err != nil {
-			t.Fatal(err)
-		}
 		r.pass(2 * time.Second)
-		r.expectSaw("~n1", 2)
 		member, _ := r.nodes[2].View().Member(r.nodes[1].record.ID)
-		if member.Properties["rack"] != "a" || r.nodes[2].Loads()[member.ID] != 42 {
-			t.Errorf("n2 sees %+v and loads %v", member, r.nodes[2].Loads())
-		}
-		big := map[string]string{"x": strings.Repeat("x", maxPropertySize+1)}
-		if err := r.nodes[1].SetProperties(big); !errors.Is(err, ErrInvalidOptions) {
-			t.Errorf("error for a large property is %v", err)
+		if r.nodes[2].Loads()[member.ID] != 42 {
+			t.Errorf("n2 sees loads %v", r.nodes[2].Loads())
 		}
 		r.pass(time.Minute)
-		r.expectSaw("", 1+1)
+		r.expectSaw("", 1) // they are no part of the view
 	})
 }
 

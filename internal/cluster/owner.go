@@ -1,10 +1,5 @@
 package cluster
 
-import (
-	"cmp"
-	"slices"
-)
-
 // Owner returns the member that owns the key: of those that are eligible, the one with the
 // highest weight for the key (rendezvous hashing). Every node with the same members gives the
 // same answer. When a member goes, only its keys move; when one comes, it takes its share
@@ -26,28 +21,6 @@ func (v View) Owner(key string, eligible func(Member) bool) (Member, bool) {
 		return Member{}, false
 	}
 	return v.Members[best], true
-}
-
-// Owners returns up to count eligible members in the order in which they own the key: the
-// second takes over when the first goes.
-func (v View) Owners(key string, count int, eligible func(Member) bool) []Member {
-	keyHash := hash(key)
-	type weighed struct {
-		index  int
-		weight uint64
-	}
-	var order []weighed
-	for i, member := range v.Members {
-		if eligible == nil || eligible(member) {
-			order = append(order, weighed{i, mix(keyHash ^ v.hashes[i])})
-		}
-	}
-	slices.SortStableFunc(order, func(a, b weighed) int { return cmp.Compare(b.weight, a.weight) })
-	owners := make([]Member, 0, min(max(count, 0), len(order)))
-	for _, entry := range order[:cap(owners)] {
-		owners = append(owners, v.Members[entry.index])
-	}
-	return owners
 }
 
 // hash is FNV-1a with 64 bits. It must stay what it is: nodes of two versions must agree.

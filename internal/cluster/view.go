@@ -46,10 +46,10 @@ func (v View) Member(id string) (Member, bool) {
 // from it is to be dropped first and learned again. Changed are those that stayed and have
 // another record now. All are sorted by ID.
 type Change struct {
-	View    View
-	Joined  []Member
-	Left    []Member
-	Changed []Member
+	View    View     // the later one
+	Joined  []Member // as they are now
+	Left    []Member // as they were
+	Changed []Member // as they are now
 }
 
 // changeBetween compares two views of one node.

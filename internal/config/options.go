@@ -37,7 +37,8 @@ var nodeOptions = []field[Config]{
 		func(c *Config) *string { return &c.Node.SubDomain }, isSubDomain),
 
 	option("cluster.domain", "parley", stringKind,
-		"Name of the cluster; nodes of other domains are ignored.",
+		"Name of the cluster. Nodes of other domains are left alone; a node that finds none but "+
+			"such ends after 5 s with an error.",
 		func(c *Config) *string { return &c.Cluster.Domain }, notEmpty, isDomain),
 	option("cluster.secret", "", stringKind,
 		"What the nodes of the cluster know and nobody else: 16 random bytes or more.",

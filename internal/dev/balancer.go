@@ -67,6 +67,9 @@ func (b *balancer) close() {
 // ready tells whether node i gets new connections.
 func (b *balancer) ready(i int) bool { return b.nodes[i].ready.Load() }
 
+// leave takes node i out, which ends, without waiting for the next look.
+func (b *balancer) leave(i int) { b.set(&b.nodes[i], false) }
+
 // watch asks a node again and again whether it is ready.
 func (b *balancer) watch(node *backend) {
 	client := &http.Client{Timeout: checkTimeout}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -51,7 +52,9 @@ type cluster struct {
 	balancer *balancer
 	nodes    []*process
 	exited   chan *process
-	shown    string // the status line that was printed last
+	shown    string          // the status line that was printed last
+	ctx      context.Context // of the calls of nodes; ends when the nodes are to stop
+	asking   sync.WaitGroup  // calls of nodes
 	greeted  bool
 }
 
@@ -67,11 +70,11 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("%w: port offset %d", ErrInvalid, o.PortOffset)
 	}
 	if o.DataDir == "" {
-		temporary, err := os.MkdirTemp("", "parley-dev-")
+		temporary, remove, err := temporaryDir()
 		if err != nil {
-			return fmt.Errorf("make a data directory: %w", err)
+			return err
 		}
-		defer func() { _ = os.RemoveAll(temporary) }()
+		defer remove()
 		o.DataDir = temporary
 	}
 	c := &cluster{options: o, out: newTerminal(o.Out), exited: make(chan *process)}
@@ -91,6 +94,10 @@ func Run(ctx context.Context, o Options) error {
 }
 
 func (c *cluster) run(ctx context.Context) error {
+	var cancel context.CancelFunc
+	c.ctx, cancel = context.WithCancel(ctx)
+	defer c.asking.Wait()
+	defer cancel()
 	for n := 1; n <= c.options.Nodes; n++ {
 		node := &process{
 			number: n, program: c.options.Program,
@@ -161,7 +168,7 @@ func (c *cluster) ended(node *process) {
 	}
 }
 
-const help = "commands: kill N, stop N, restart N, status, quit"
+const help = "commands: kill N, stop N, restart N, drain N, undrain N, status, quit"
 
 // obey does a command and tells whether it is the last one.
 func (c *cluster) obey(line string) (quit bool) {
@@ -184,22 +191,27 @@ func (c *cluster) obey(line string) (quit bool) {
 	switch {
 	case words[0] == "restart" && node.running():
 		node.again = true
+		c.balancer.leave(node.number - 1)
 		node.stop()
 	case words[0] == "restart":
 		c.start(node)
 	case !node.running():
 		c.out.say("node%d does not run", node.number)
 	case words[0] == "kill":
+		c.balancer.leave(node.number - 1)
 		node.kill()
 	case words[0] == "stop":
+		c.balancer.leave(node.number - 1)
 		node.stop()
+	default:
+		c.rotate(node, words[0])
 	}
 	return false
 }
 
 // named returns the node of a command such as "kill 2".
 func (c *cluster) named(words []string) (*process, error) {
-	if !slices.Contains([]string{"kill", "stop", "restart"}, words[0]) {
+	if !slices.Contains([]string{"kill", "stop", "restart", "drain", "undrain"}, words[0]) {
 		return nil, fmt.Errorf("%q is no command", words[0])
 	}
 	if len(words) == 2 {
@@ -241,7 +253,7 @@ func (c *cluster) stopAll() {
 func (c *cluster) status() string {
 	var parts, ready []string
 	for i, node := range c.nodes {
-		if node.running() && c.balancer.ready(i) {
+		if node.running() && node.state == "" && c.balancer.ready(i) {
 			node.wasReady = true
 			ready = append(ready, fmt.Sprintf("node%d", node.number))
 		}
@@ -250,6 +262,8 @@ func (c *cluster) status() string {
 		case state != "":
 		case c.balancer.ready(i):
 			state = "ready"
+		case node.draining:
+			state = "draining"
 		case node.wasReady:
 			state = "not ready"
 		default:
@@ -295,10 +309,12 @@ func (c *cluster) greet() {
 Open        http://%s/?key=%s
 Then run    %s publish -c %s my-channel my-event '{"hello":"world"}'
 Look        %s cluster status -c %s
+One node    %s cluster drain -c %s --server http://%s
 Type        %s
 
 `, c.options.Nodes, s.public(), appID, s.key, s.secret, s.public(), s.key,
-		shown(c.options.Program), s.file, shown(c.options.Program), s.file, strings.TrimPrefix(help, "commands: ")))
+		shown(c.options.Program), s.file, shown(c.options.Program), s.file,
+		shown(c.options.Program), s.file, s.nodeAddress(2), strings.TrimPrefix(help, "commands: ")))
 }
 
 // shown returns how a program is called from here.

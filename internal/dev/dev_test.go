@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -178,5 +179,45 @@ func TestPrepare(t *testing.T) {
 	}
 	if info, err := os.Stat(first.file); err != nil || info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// A node that was told to end gets no new clients from then on, whatever its last answer was, and
+// the status line does not say so either.
+func TestEndingNode(t *testing.T) {
+	for command, state := range map[string]string{"kill": "killed", "stop": "stopping", "restart": "stopping"} {
+		b := &balancer{nodes: make([]backend, 2), changed: make(chan struct{}, 1)}
+		c := &cluster{balancer: b, out: newTerminal(io.Discard)}
+		for i := range b.nodes {
+			b.nodes[i].ready.Store(true)
+			c.nodes = append(c.nodes, &process{number: i + 1, cmd: sleeping(t)})
+		}
+		c.obey(command + " 2")
+		if b.ready(1) {
+			t.Errorf("%s: the balancer still sends clients there", command)
+		}
+		b.nodes[1].ready.Store(true) // by a look that was under way
+		if got, want := c.status(), "node1 ready, node2 "+state+"; new clients go to node1"; got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+// sleeping returns a process that does nothing, for the test to end.
+func sleeping(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSleep$")
+	cmd.Env = append(os.Environ(), "PARLEY_TEST_SLEEP=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd
+}
+
+// TestSleep is what the processes of sleeping run.
+func TestSleep(*testing.T) {
+	if os.Getenv("PARLEY_TEST_SLEEP") != "" {
+		time.Sleep(time.Minute)
 	}
 }

@@ -16,6 +16,7 @@ type process struct {
 	cmd      *exec.Cmd // nil when it does not run
 	state    string    // why it does not run, or what it is on the way to; empty while it simply runs
 	wasReady bool      // since it was started
+	draining bool      // it was told to, since it was started
 	again    bool      // to be started when it has ended
 }
 
@@ -29,7 +30,7 @@ func (p *process) start(exited chan<- *process) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start node%d: %w", p.number, err)
 	}
-	p.cmd, p.state, p.wasReady = cmd, "", false
+	p.cmd, p.state, p.wasReady, p.draining = cmd, "", false, false
 	go func() {
 		_ = cmd.Wait() // ProcessState tells
 		exited <- p

@@ -32,6 +32,7 @@ type setup struct {
 	file   string // their configuration
 	key    string // of the app
 	secret string // of the app
+	token  string // of the nodes' admin API
 }
 
 // prepare writes the configuration of all nodes into the data directory. Its secrets are
@@ -55,7 +56,7 @@ func prepare(o Options) (setup, error) {
 	}
 	s := setup{
 		dir: dir, offset: o.PortOffset, file: filepath.Join(dir, "parley.toml"),
-		key: derive("app key", 20), secret: derive("app secret", 40),
+		key: derive("app key", 20), secret: derive("app secret", 40), token: derive("admin token", 40),
 	}
 	var seeds []string
 	for n := 1; n <= o.Nodes; n++ {
@@ -87,7 +88,7 @@ secret = %q
 enable_client_messages = true
 enable_user_authentication = true
 enable_watchlist_events = true
-`, o.PortOffset, host, host, derive("admin token", 40), derive("cluster secret", 64), host,
+`, o.PortOffset, host, host, s.token, derive("cluster secret", 64), host,
 		strings.Join(seeds, ", "), o.Nodes, appID, s.key, s.secret)
 	if err := os.WriteFile(s.file, []byte(text), 0o600); err != nil {
 		return setup{}, fmt.Errorf("write the configuration of the nodes: %w", err)

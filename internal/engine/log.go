@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,10 +70,45 @@ func (a *logAdapter) Noticef(format string, values ...any) {
 	a.logger.Debug("engine", a.message(format, values))
 }
 
-// Warnf implements server.Logger.
-func (a *logAdapter) Warnf(format string, values ...any) {
-	a.said.write(slog.LevelWarn, kindOf(slog.LevelWarn, format, values), a.message(format, values))
+// usual are parts of what the engine says whenever a node starts or another one goes. It is worth
+// a warning when that goes on.
+var usual = []string{
+	"Error trying to connect to route",
+	"Waiting for routing to be established",
+	"JetStream has not established contact with a meta leader",
+	"JetStream is not current with the meta leader",
 }
+
+// details are parts of what the engine warns of whenever a node starts after a kill, and when one
+// stops: files that it did not write to the end, which it makes anew from others; and the state
+// of its metadata, which it writes, if that takes less than a second.
+var details = []string{
+	"Stream state outdated, ",
+	"TTL state is outdated; attempting to recover",
+	"Recovering stream state from index errored: prior state file",
+	"Metalayer blocking snapshot starting",
+	"Metalayer blocking snapshot took 0.",
+}
+
+func hasAny(text string, parts []string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+}
+
+// complain writes a warning or an error, and no more than a detail where nothing is wrong.
+func (a *logAdapter) complain(level slog.Level, format string, values []any) {
+	message, kind := a.message(format, values), kindOf(level, format, values)
+	switch text := message.Value.String(); {
+	case hasAny(text, details):
+		a.logger.Debug("engine", message)
+	case hasAny(text, usual):
+		a.said.writeLater(kind, message)
+	default:
+		a.said.write(level, kind, message)
+	}
+}
+
+// Warnf implements server.Logger.
+func (a *logAdapter) Warnf(format string, values ...any) { a.complain(slog.LevelWarn, format, values) }
 
 // switchedOff is a part of what the server says when it can no longer write, and takenOut of
 // that when it was taken out of the cluster.
@@ -84,7 +120,7 @@ const (
 // Errorf implements server.Logger. What an operator must do is said as soon as it is known,
 // whether or not somebody asks for the node's health.
 func (a *logAdapter) Errorf(format string, values ...any) {
-	a.said.write(slog.LevelError, kindOf(slog.LevelError, format, values), a.message(format, values))
+	a.complain(slog.LevelError, format, values)
 	if strings.Contains(format, takenOut) {
 		a.removed.Store(true)
 	}

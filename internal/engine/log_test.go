@@ -80,7 +80,7 @@ func TestRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		a := newLogAdapter(slog.New(slog.NewTextHandler(&out, nil)), &fatalError{}, "restart")
-		const format = "Error trying to connect to route (attempt %v): %v"
+		const format = "Error of a stream (attempt %v): %v"
 		refused := map[string]error{"one": errors.New("one refuses"), "two": errors.New("two refuses")}
 		for n := range 4 * 7200 {
 			a.Errorf(format, n, refused["one"])
@@ -124,6 +124,59 @@ func TestRepeats(t *testing.T) {
 			t.Errorf("the end is not told right:\n%s", out.String())
 		}
 		a.said.close()
+	})
+}
+
+// TestUsual has the engine say what it says whenever a node starts or another one goes: that is
+// worth a warning when it goes on for more than some seconds, and only then.
+func TestUsual(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct {
+			seconds int
+			lines   int // of the log, besides details
+			want    string
+		}{
+			{1, 0, ""},
+			{5, 0, ""},
+			{6, 3, `level=WARN msg=engine message="Error trying to connect to route (attempt 5): refused" repeated=5`},
+		} {
+			var out, all bytes.Buffer
+			a := newLogAdapter(slog.New(slog.NewMultiHandler(slog.NewTextHandler(&out, nil),
+				slog.NewTextHandler(&all, &slog.HandlerOptions{Level: slog.LevelDebug}))), &fatalError{}, "restart")
+			written := func(b *bytes.Buffer) string { // what ends is told by a goroutine
+				a.said.mu.Lock()
+				defer a.said.mu.Unlock()
+				return b.String()
+			}
+			for n := range test.seconds {
+				a.Errorf("Error trying to connect to route (attempt %v): %v", n, errors.New("refused"))
+				a.Warnf("%s", "Waiting for routing to be established...")
+				a.Warnf("%v", "JetStream has not established contact with a meta leader")
+				a.Warnf("Filestore [x] Recovering stream state from index errored: %v", "prior state file")
+				a.Warnf("%s", "Metalayer blocking snapshot took 0.013s (streams: 7)")
+				time.Sleep(time.Second)
+			}
+			if n := strings.Count(written(&out), "\n"); n != test.lines || !strings.Contains(written(&out), test.want) {
+				t.Errorf("after %d s:\n%s", test.seconds, written(&out))
+			}
+			for _, text := range []string{"route (attempt 0)", "routing", "meta leader", "prior state", "took"} {
+				if !strings.Contains(written(&all), text) {
+					t.Errorf("%q is not even a detail in\n%s", text, written(&all))
+				}
+			}
+			time.Sleep(usualPatience + time.Second)
+			a.Warnf("%s", "Waiting for routing to be established...") // another time
+			time.Sleep(time.Minute)
+			for _, text := range []string{"errored: corrupt state", "Metalayer blocking snapshot took 3.013s"} {
+				if a.Warnf("Filestore [x] %s", text); !strings.Contains(written(&out), "level=WARN msg=engine message=\"Filestore [x] "+text) {
+					t.Errorf("%q is no warning in\n%s", text, written(&out))
+				}
+			}
+			if n := strings.Count(written(&out), "over=true"); n != test.lines {
+				t.Errorf("after %d s the end is told %d times:\n%s", test.seconds, n, written(&out))
+			}
+			a.said.close()
+		}
 	})
 }
 

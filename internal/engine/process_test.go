@@ -18,9 +18,6 @@ import (
 	"github.com/parleyio/parley/internal/engine"
 )
 
-// longTests names the variable that has tests do more than they need to by default.
-const longTests = "PARLEY_LONG_TESTS"
-
 // childVariable makes the test binary a node: its value is a childConfig.
 const childVariable = "PARLEY_ENGINE_TEST_CHILD"
 

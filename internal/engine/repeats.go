@@ -16,6 +16,9 @@ const (
 	repeatMax   = 10 * time.Minute
 	// repeatQuiet is how long something was not said when it counts as over.
 	repeatQuiet = 15 * time.Second
+	// usualPatience is how long the engine may say what it says whenever a node starts or another one
+	// goes, before that is worth a warning.
+	usualPatience = 5 * time.Second
 	// repeatKinds bounds what is remembered. Beyond it, lines are written as they come.
 	repeatKinds = 64
 )
@@ -39,6 +42,8 @@ type repeat struct {
 	wait    time.Duration // between the last line and the next
 	left    int           // not written since the last line
 	total   int
+	early   bool          // not written but as a detail
+	quiet   time.Duration // after which it counts as over
 	over    *time.Timer
 }
 
@@ -60,29 +65,51 @@ func kindOf(level slog.Level, format string, values []any) string {
 func (r *repeats) write(level slog.Level, kind string, message slog.Attr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	said := r.kinds[kind]
-	if said == nil {
+	if !r.again(kind, message) {
 		r.log(level, message)
-		if len(r.kinds) < repeatKinds && !r.closed {
-			r.kinds[kind] = &repeat{
-				level: level, message: message, first: now, next: now.Add(repeatFirst), wait: repeatFirst,
-				total: 1, over: time.AfterFunc(repeatQuiet, func() { r.end(kind) }),
-			}
-		}
+		r.remember(kind, repeat{level: level, message: message, wait: repeatFirst, quiet: repeatQuiet})
+	}
+}
+
+// writeLater writes a line as a detail, and as a warning if it is still said after usualPatience.
+func (r *repeats) writeLater(kind string, message slog.Attr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.again(kind, message) {
+		r.log(slog.LevelDebug, message)
+		r.remember(kind, repeat{level: slog.LevelWarn, message: message, wait: usualPatience, quiet: usualPatience, early: true})
+	}
+}
+
+// remember keeps a kind of line that was written for the first time, unless there are too many.
+func (r *repeats) remember(kind string, said repeat) {
+	if len(r.kinds) >= repeatKinds || r.closed {
 		return
 	}
-	said.over.Reset(repeatQuiet)
+	said.first, said.total = time.Now(), 1
+	said.next = said.first.Add(said.wait)
+	said.over = time.AfterFunc(said.quiet, func() { r.end(kind) })
+	r.kinds[kind] = &said
+}
+
+// again counts a line of a kind that was said before, writes it if it is time to, and tells
+// whether it is one.
+func (r *repeats) again(kind string, message slog.Attr) bool {
+	said := r.kinds[kind]
+	if said == nil {
+		return false
+	}
 	said.message = message
 	said.left++
 	said.total++
-	if now.Before(said.next) {
-		return
+	if now := time.Now(); !now.Before(said.next) {
+		r.log(said.level, message, slog.Int("repeated", said.left))
+		said.left, said.early, said.quiet = 0, false, repeatQuiet
+		said.wait = min(2*said.wait, repeatMax)
+		said.next = now.Add(said.wait)
 	}
-	r.log(level, message, slog.Int("repeated", said.left))
-	said.left = 0
-	said.wait = min(2*said.wait, repeatMax)
-	said.next = now.Add(said.wait)
+	said.over.Reset(said.quiet)
+	return true
 }
 
 // end tells that a kind of line was not said any more.
@@ -94,7 +121,7 @@ func (r *repeats) end(kind string) {
 		return
 	}
 	delete(r.kinds, kind)
-	if said.total > 1 {
+	if said.total > 1 && !said.early {
 		r.log(slog.LevelInfo, said.message, slog.Bool("over", true), slog.Int("repeated", said.left),
 			slog.Int("total", said.total), slog.Duration("lasted", time.Since(said.first)-repeatQuiet))
 	}

@@ -50,9 +50,11 @@ func (e *Engine) Replicas(ctx context.Context) (map[string]Replication, error) {
 	return replicas, nil
 }
 
-// Raise brings every stream that has fewer to the given number of replicas, 3 or 5, one after
-// the other like Rescale, and lowers none. It calls begin before it changes a stream. Only one
-// node should do so at a time. If it fails, what was changed stays; call it again.
+// Raise brings every stream that has fewer to the given number of replicas, 3 or 5, and lowers
+// none. It changes one at a time, with its consumers, only in a healthy cluster, and goes on when all
+// replicas of it have what the leader had, on their own disks; writing goes on meanwhile. It calls
+// begin before it changes a stream. Only one node should do so at a time. If it fails, what was
+// changed stays; call it again. Errors: ErrStandalone.
 func (e *Engine) Raise(ctx context.Context, replicas int, begin func(stream string)) error {
 	if replicas != 3 && replicas != 5 {
 		return fmt.Errorf("raise to %d replicas: only 3 and 5 make sense", replicas)

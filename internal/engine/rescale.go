@@ -19,33 +19,9 @@ const (
 	placementTimeout = 15 * time.Second
 )
 
-// Rescale brings every stream, with its consumers, to the given number of replicas: 1, 3 or
-// 5. It changes one stream at a time, only in a healthy cluster, and goes on when all
-// replicas of it have what the leader had, on their own disks. Writing goes on meanwhile. If
-// it fails, what was changed stays; call it again.
-func (e *Engine) Rescale(ctx context.Context, replicas int) error {
-	if replicas != 1 && replicas != 3 && replicas != 5 {
-		return fmt.Errorf("rescale to %d replicas: only 1, 3 and 5 make sense", replicas)
-	}
-	if e.cluster == nil {
-		return fmt.Errorf("rescale: %w", ErrStandalone)
-	}
-	conn, err := e.internal(userClient)
-	if err != nil {
-		return fmt.Errorf("rescale: %w", err)
-	}
-	names, err := streamNames(ctx, conn)
-	if err != nil {
-		return fmt.Errorf("rescale: %w", err)
-	}
-	for _, name := range names {
-		if err := e.rescaleStream(ctx, conn, name, replicas); err != nil {
-			return fmt.Errorf("rescale stream %s to %d replicas: %w", name, replicas, err)
-		}
-	}
-	return nil
-}
-
+// rescaleStream brings a stream, with its consumers, to a number of replicas, only in a healthy
+// cluster, and returns when all of them have what the leader had, on their own disks. Writing goes
+// on meanwhile.
 func (e *Engine) rescaleStream(ctx context.Context, conn *nats.Conn, name string, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, rescaleTimeout)
 	defer cancel()

@@ -5,59 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
-
-func TestCoalescer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var sent []string
-		began := time.Now()
-		c := fabric.NewCoalescer(20*time.Millisecond, 3,
-			func(older, newer string) string { return older + newer },
-			func(key, value string) {
-				sent = append(sent, fmt.Sprint(time.Since(began).Milliseconds(), key, value))
-			})
-		c.Add("b", "1")
-		time.Sleep(19 * time.Millisecond)
-		c.Add("a", "2")
-		c.Add("b", "3")
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
-		c.Add("b", "4") // a window of its own
-		time.Sleep(20 * time.Millisecond)
-		synctest.Wait()
-		for _, key := range []string{"x", "y", "x", "z"} { // the third key is too many to wait
-			c.Add(key, "5")
-		}
-		c.Add("x", "6")
-		c.Close()
-		if c.Add("x", "7") {
-			t.Error("a value was taken after Close")
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		want := "20b13 20a2 40b4 40x55 40y5 40z5 40x6"
-		if got := strings.Join(sent, " "); got != want {
-			t.Errorf("sent %s, want %s", got, want)
-		}
-	})
-}
-
-func TestCoalescerKeepsNewest(t *testing.T) {
-	got := 0
-	c := fabric.NewCoalescer[string, int](time.Hour, 10, nil, func(_ string, value int) { got = value })
-	c.Add("k", 1)
-	c.Add("k", 2)
-	c.Flush()
-	if got != 2 {
-		t.Errorf("sent %d", got)
-	}
-}
 
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,7 +62,8 @@ type Message struct {
 // Signal carries messages to whoever subscribes at that moment, on all nodes. Delivery is at
 // most once: nothing is stored, and a receiver that is away or too slow misses what was sent.
 // What must not be missed is published by a Replay, which keeps messages and hands them out from
-// a position on.
+// a position on. Nothing is merged either: who wants one message for many has to do so, senders as
+// the directory does with its batches, receivers as the primitives do for coalesce_ms.
 //
 // Subjects are tokens of printable ASCII with dots between them; Token makes a token of any
 // text. In the subject of a subscription the token * stands for any one token, and > at the

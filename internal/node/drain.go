@@ -34,7 +34,7 @@ type drainer struct {
 func (n *Node) refusesClients() bool { return n.closing.Load() || n.drainer.refusing.Load() }
 
 // Drain implements admin.Cluster.
-func (n *Node) Drain(rate int, delay time.Duration) error {
+func (n *Node) Drain(rate int, delay time.Duration) (admin.Drained, error) {
 	if delay == admin.NoDelay {
 		delay = n.config.Shutdown.Delay
 		if delay == 0 {
@@ -45,9 +45,10 @@ func (n *Node) Drain(rate int, delay time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopping {
-		return admin.ErrStopping
+		return admin.Drained{}, admin.ErrStopping
 	}
-	if d.end() && d.refusing.Load() {
+	was := d.end()
+	if was && d.refusing.Load() {
 		delay = 0 // only the pace changes
 	}
 	n.health.Drain()
@@ -60,7 +61,7 @@ func (n *Node) Drain(rate int, delay time.Duration) error {
 		defer close(done)
 		n.sendAway(ctx, rate, delay)
 	}()
-	return nil
+	return n.drained(was), nil
 }
 
 // sendAway waits until load balancers have noticed, then takes nobody new and sends away
@@ -86,21 +87,31 @@ func (n *Node) sendAway(ctx context.Context, rate int, delay time.Duration) {
 }
 
 // Undrain implements admin.Cluster.
-func (n *Node) Undrain() error {
+func (n *Node) Undrain() (admin.Drained, error) {
 	d := &n.drainer
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopping {
-		return admin.ErrStopping
+		return admin.Drained{}, admin.ErrStopping
 	}
 	if !d.end() {
-		return nil
+		return n.drained(false), nil
 	}
 	d.refusing.Store(false)
 	n.cluster.membership.SetState(cluster.StateReady)
 	n.health.Resume()
 	n.log.Info("no longer draining", "part", "cluster")
-	return nil
+	return n.drained(true), nil
+}
+
+// drained tells which node this is, and whether it was draining.
+func (n *Node) drained(was bool) admin.Drained {
+	state := cluster.StateReady
+	if was {
+		state = cluster.StateDraining
+	}
+	self := n.cluster.decision.Self
+	return admin.Drained{ID: self.ID, Name: self.Name, Was: string(state)}
 }
 
 // stop ends a drain for good; what follows is the end of the node.

@@ -16,9 +16,10 @@ type Cluster interface {
 	// Drain takes the node out of the rotation, waits delay for load balancers to notice,
 	// and sends its clients away, rate of them each second. It returns at once.
 	// Repeating it goes on with the new pace. Errors: ErrStopping.
-	Drain(rate int, delay time.Duration) error
-	// Undrain takes the node back into the rotation. Errors: ErrStopping.
-	Undrain() error
+	Drain(rate int, delay time.Duration) (Drained, error)
+	// Undrain takes the node back into the rotation, and does nothing to one that is not
+	// draining. Errors: ErrStopping.
+	Undrain() (Drained, error)
 	// Forget begins to take a member that is dead for good out of the cluster, by its id or
 	// name, and returns it; ClusterView tells how far that is. Errors: ErrNoMember,
 	// ErrMemberStays, ErrBusy, ErrStopping.
@@ -154,6 +155,14 @@ type DrainRequest struct {
 	DelayMS *int64 `json:"delay_ms,omitempty"`
 }
 
+// Drained is the answer to POST cluster/drain and POST cluster/undrain. Behind a load balancer
+// the caller does not know otherwise which node was asked.
+type Drained struct {
+	ID   string `json:"id"`   // of the node
+	Name string `json:"name"` // of the node
+	Was  string `json:"was"`  // its state until then: ready or draining
+}
+
 // NoDelay is the delay of a drain that leaves the choice to the node.
 const NoDelay = time.Duration(-1)
 
@@ -207,10 +216,11 @@ func (h *Handler) drain(r *http.Request) (int, any, error) {
 	if request.Rate == 0 {
 		request.Rate = DefaultDrainRate
 	}
-	if err := h.cluster.Drain(request.Rate, delay); err != nil {
+	drained, err := h.cluster.Drain(request.Rate, delay)
+	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusAccepted, nil, nil
+	return http.StatusAccepted, drained, nil
 }
 
 // undrain answers POST cluster/undrain.
@@ -218,10 +228,11 @@ func (h *Handler) undrain(*http.Request) (int, any, error) {
 	if h.cluster == nil {
 		return 0, nil, errNoCluster
 	}
-	if err := h.cluster.Undrain(); err != nil {
+	drained, err := h.cluster.Undrain()
+	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusNoContent, nil, nil
+	return http.StatusOK, drained, nil
 }
 
 // forget answers POST cluster/forget with 202: replicas take time.
@@ -254,19 +265,22 @@ func (c *Client) Cluster(ctx context.Context) (ClusterView, error) {
 }
 
 // Drain takes the node out of the rotation and has it send its clients away, rate of them
-// each second (0 for DefaultDrainRate), after delay (NoDelay for the node's own choice).
-func (c *Client) Drain(ctx context.Context, rate int, delay time.Duration) error {
+// each second (0 for DefaultDrainRate), after delay (NoDelay for the node's own choice). It
+// returns which node that is.
+func (c *Client) Drain(ctx context.Context, rate int, delay time.Duration) (Drained, error) {
 	request := DrainRequest{Rate: rate}
 	if delay != NoDelay {
 		ms := delay.Milliseconds()
 		request.DelayMS = &ms
 	}
-	return c.call(ctx, http.MethodPost, "cluster/drain", request, nil)
+	var drained Drained
+	return drained, c.call(ctx, http.MethodPost, "cluster/drain", request, &drained)
 }
 
-// Undrain takes the node back into the rotation.
-func (c *Client) Undrain(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, "cluster/undrain", nil, nil)
+// Undrain takes the node back into the rotation and returns which node that is.
+func (c *Client) Undrain(ctx context.Context) (Drained, error) {
+	var drained Drained
+	return drained, c.call(ctx, http.MethodPost, "cluster/undrain", nil, &drained)
 }
 
 // Forget begins to take a member that is dead for good out of the cluster and returns it.

@@ -42,14 +42,14 @@ func (c *oneCluster) ClusterView() ClusterView {
 	}
 }
 
-func (c *oneCluster) Drain(rate int, delay time.Duration) error {
+func (c *oneCluster) Drain(rate int, delay time.Duration) (Drained, error) {
 	c.rate, c.delay = rate, delay
-	return c.err
+	return Drained{ID: "a", Name: "node1", Was: "ready"}, c.err
 }
 
-func (c *oneCluster) Undrain() error {
+func (c *oneCluster) Undrain() (Drained, error) {
 	c.back++
-	return c.err
+	return Drained{ID: "a", Name: "node1", Was: "draining"}, c.err
 }
 
 func clusterClient(t *testing.T, c Cluster) *Client {
@@ -80,7 +80,7 @@ func TestCluster(t *testing.T) {
 		{20, 0, 20, 0},
 		{1, 1500 * time.Millisecond, 1, 1500 * time.Millisecond},
 	} {
-		if err := client.Drain(t.Context(), test.rate, test.delay); err != nil ||
+		if asked, err := client.Drain(t.Context(), test.rate, test.delay); err != nil || asked.Name != "node1" || asked.Was != "ready" ||
 			node.rate != test.wantRate || node.delay != test.wantDelay {
 			t.Errorf("%+v: got %d, %v, %v", test, node.rate, node.delay, err)
 		}
@@ -88,7 +88,7 @@ func TestCluster(t *testing.T) {
 	if m, err := client.Forget(t.Context(), "node2", true); err != nil || m.ID != "b" || node.member != "node2" || !node.force {
 		t.Errorf("forget: %+v, %v", m, err)
 	}
-	if err := client.Undrain(t.Context()); err != nil || node.back != 1 {
+	if asked, err := client.Undrain(t.Context()); err != nil || node.back != 1 || asked.ID != "a" || asked.Was != "draining" {
 		t.Errorf("undrain: %d, %v", node.back, err)
 	}
 }
@@ -102,6 +102,14 @@ func TestClusterRefusals(t *testing.T) {
 		_, err := client.Forget(t.Context(), member, false)
 		return err
 	}
+	drain := func(client *Client, rate int, delay time.Duration) error {
+		_, err := client.Drain(t.Context(), rate, delay)
+		return err
+	}
+	undrain := func(client *Client) error {
+		_, err := client.Undrain(t.Context())
+		return err
+	}
 	fails := func(err error) *Client { return clusterClient(t, &oneCluster{err: fmt.Errorf("%w: details", err)}) }
 	tests := []struct {
 		name string
@@ -109,10 +117,10 @@ func TestClusterRefusals(t *testing.T) {
 		code string
 		text string
 	}{
-		{"rate", in.Drain(t.Context(), -1, 0), CodeInvalid, "rate"},
-		{"high rate", in.Drain(t.Context(), MaxDrainRate+1, 0), CodeInvalid, "rate"},
-		{"delay", in.Drain(t.Context(), 1, -time.Second), CodeInvalid, "delay_ms"},
-		{"long delay", in.Drain(t.Context(), 1, time.Hour), CodeInvalid, "delay_ms"},
+		{"rate", drain(in, -1, 0), CodeInvalid, "rate"},
+		{"high rate", drain(in, MaxDrainRate+1, 0), CodeInvalid, "rate"},
+		{"delay", drain(in, 1, -time.Second), CodeInvalid, "delay_ms"},
+		{"long delay", drain(in, 1, time.Hour), CodeInvalid, "delay_ms"},
 		{"unknown field", in.call(t.Context(), "POST", "cluster/drain", map[string]int{"pace": 1}, nil), CodeInvalid, "pace"},
 		{"method", in.call(t.Context(), "GET", "cluster/drain", nil, nil), CodeMethodNotAllowed, "GET"},
 		{"forget nobody", forget(in, ""), CodeInvalid, "member"},
@@ -122,10 +130,10 @@ func TestClusterRefusals(t *testing.T) {
 		{"forget two", forget(fails(ErrBusy), "x"), CodeBusy, "details"},
 		{"forget while stopping", forget(fails(ErrStopping), "x"), CodeUnavailable, "details"},
 		{"show alone", errAlone, CodeNoCluster, "not in a cluster"},
-		{"drain alone", alone.Drain(t.Context(), 1, 0), CodeNoCluster, "not in a cluster"},
-		{"undrain alone", alone.Undrain(t.Context()), CodeNoCluster, "not in a cluster"},
-		{"drain while stopping", stopping.Drain(t.Context(), 1, 0), CodeUnavailable, "stopping"},
-		{"undrain while stopping", stopping.Undrain(t.Context()), CodeUnavailable, "stopping"},
+		{"drain alone", drain(alone, 1, 0), CodeNoCluster, "not in a cluster"},
+		{"undrain alone", undrain(alone), CodeNoCluster, "not in a cluster"},
+		{"drain while stopping", drain(stopping, 1, 0), CodeUnavailable, "stopping"},
+		{"undrain while stopping", undrain(stopping), CodeUnavailable, "stopping"},
 	}
 	for _, test := range tests {
 		var failure *Failure

@@ -76,7 +76,6 @@ func (Disconnect) effect()  {}
 // Names of refusals, for metrics.
 const (
 	RejectMessage      = "invalid_message"
-	RejectSubscribe    = "invalid_subscription"
 	RejectChannelName  = "invalid_channel_name"
 	RejectAuth         = "invalid_signature"
 	RejectSubscription = "too_many_subscriptions"

@@ -28,7 +28,6 @@ const (
 // Close codes of RFC 6455 section 7.4.1 that this package reports.
 const (
 	CodeNormal        = 1000
-	CodeGoingAway     = 1001
 	CodeProtocolError = 1002
 	CodeInvalidData   = 1007
 	CodeTooBig        = 1009
@@ -46,6 +45,7 @@ type Error struct {
 	Detail string
 }
 
+// Error returns the cause, and the detail behind it if there is one.
 func (e *Error) Error() string {
 	if e.Detail == "" {
 		return e.Cause

@@ -24,9 +24,6 @@ const (
 	Postgres = "postgres"
 )
 
-// DefaultTable is the name of Sockudo's table, and of the one that Migrate creates.
-const DefaultTable = "applications"
-
 // Values of Options.TLS.
 const (
 	TLSOff        = "off"

@@ -70,7 +70,7 @@ e2e: build
 
 ## faults-short: every kind of fault once, in less than 4 minutes
 faults-short: build
-	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 ./test/faults
+	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 -timeout 6m ./test/faults
 
 ## faults: faults in random order for FAULTS_TIME (default 10m); FAULTS_SEED repeats an
 ##	order, FAULTS_RACE=1 builds the nodes with the race detector

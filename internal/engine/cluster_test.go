@@ -391,6 +391,12 @@ func TestGracefulStop(t *testing.T) {
 // writeUntil writes one message after the other and returns the longest time from one
 // acknowledgement to the next, and how many there were. A write that fails is repeated.
 func writeUntil(t testing.TB, js jetstream.JetStream, stop <-chan struct{}) (worst time.Duration, written int) {
+	return writeOn(t, js, 0, stop)
+}
+
+// writeOn does the same after so many writes, and counts these too.
+func writeOn(t testing.TB, js jetstream.JetStream, before int, stop <-chan struct{}) (worst time.Duration, written int) {
+	written = before
 	last := time.Now()
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 250*time.Millisecond)

@@ -9,7 +9,9 @@ import (
 // is replaced after 4 to 9 seconds. That is right for clusters across regions and too slow
 // for nodes that stand beside each other. These names are the server's own variables, which
 // its tests set as well. The linker binds them by name; were one renamed, it would silently
-// become a variable of ours, and TestRaftTiming would fail.
+// become a variable of ours. TestRaftVariables looks whether each had the server's value before,
+// TestRaftTiming hears that the first has an effect, and TestKill that the next two have: with
+// the server's own timing no election takes less than 4 s.
 
 //go:linkname hbInterval github.com/nats-io/nats-server/v2/server.hbInterval
 var hbInterval time.Duration

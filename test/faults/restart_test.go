@@ -5,11 +5,8 @@ package faults
 import (
 	"context"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/parleyio/parley/test/process"
 )
 
 // TestRestart stops and starts the nodes one after the other, and then kills all at once.
@@ -135,66 +132,4 @@ func restartOfAll(t *testing.T, c *cluster) {
 	}
 	tr.check(p.clients)
 	p.createApp(time.Now(), patience, c.nodes[0], c.nodes[1], "after-all-were-killed")
-}
-
-// TestRefused starts processes that must not become members.
-func TestRefused(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, options{})
-	c.startAll()
-	p := populate(t, c)
-	for name, stranger := range map[string]struct {
-		flags   []string
-		prepare func(*node)
-		says    []string // what its log must say
-	}{
-		"another secret": {
-			flags: []string{"--cluster.secret=fedcba9876543210fedcba9876543210"},
-			says:  []string{"cluster.secret"},
-		},
-		"another domain": {
-			flags: []string{"--cluster.domain=elsewhere"},
-			says:  []string{"cluster.domain"},
-		},
-		"a copied identity": {
-			prepare: func(n *node) { n.copyIdentity(c.nodes[0]) },
-			says:    []string{"node.id"},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			port := process.FreePorts(t, 4)
-			n := &node{t: t, name: "stranger", binary: binary, dir: t.TempDir(), logs: t.TempDir(), host: "127.0.0.1", channels: port, metrics: port + 1, hello: port + 2}
-			n.args = append(c.args(n), stranger.flags...)
-			if stranger.prepare != nil {
-				stranger.prepare(n)
-			}
-			n.start()
-			begin := time.Now()
-			found := eventually(settleLimit, func() bool {
-				for _, part := range stranger.says {
-					if !strings.Contains(n.log(), part) {
-						return false
-					}
-				}
-				return true
-			})
-			if !found {
-				t.Errorf("its log does not speak of %v:\n%s", stranger.says, n.log())
-			}
-			figure(t, "a node with "+name+" is told so", time.Since(begin))
-			for line := range strings.Lines(n.log()) {
-				if strings.Contains(line, stranger.says[0]) {
-					t.Log(strings.TrimSpace(line))
-				}
-			}
-			if answer, err := probe.Get("http://" + n.address() + "/ready"); err == nil {
-				_ = answer.Body.Close() // its status is all
-				if answer.StatusCode == http.StatusOK {
-					t.Error("it is ready")
-				}
-			}
-			p.settle(settleLimit, c.nodes...)
-			p.connected()
-		})
-	}
 }

@@ -21,16 +21,20 @@ import (
 	"github.com/parleyio/parley/internal/fabric/nats"
 )
 
-// roundsVariable says how often TestLeaderKilled kills each kind of leader, and has it insist on
-// the limits that are to be reached; by default it kills once.
+// roundsVariable says how often TestLeaderKilled kills each kind of leader; by default it kills
+// once. That, or PARLEY_FAULTS_STRICT=1, has it insist on the limits that are to be reached.
 const roundsVariable = "PARLEY_TEST_KILLS"
 
 // Limits of what TestLeaderKilled measures. An election takes 1 to 2 s, the rest is for tries
-// that were lost. On a machine that does other things too, only what hangs is an error.
+// that were lost. On a machine that does other things too, only what hangs is an error, and what
+// takes longer than untunedLimit after every kill: with the server's own timing an election
+// takes 4 s at least.
 const (
-	writeLimit  = 2500 * time.Millisecond
-	followLimit = 3 * time.Second
-	hangLimit   = 8 * time.Second
+	writeLimit   = 2500 * time.Millisecond
+	followLimit  = 3 * time.Second
+	hangLimit    = 8 * time.Second
+	untunedLimit = 4 * time.Second
+	mostKills    = 4 // until something took less than untunedLimit
 )
 
 // TestLeaderKilled has two nodes use every part while the third, which leads all their
@@ -42,15 +46,33 @@ func TestLeaderKilled(t *testing.T) {
 	}
 	rounds, err := strconv.Atoi(cmp.Or(os.Getenv(roundsVariable), "1"))
 	must(t, err)
-	for range rounds {
-		for _, leads := range []bool{false, true} {
-			t.Run(fmt.Sprintf("leads the cluster %v", leads), func(t *testing.T) { testLeaderKilled(t, leads) })
+	best := map[string]time.Duration{}
+	late := func() (list []string) {
+		for what, took := range best {
+			if took > untunedLimit {
+				list = append(list, fmt.Sprintf("%s took %v", what, took))
+			}
 		}
+		return list
+	}
+	for kills := 0; kills < 2*rounds || len(late()) > 0 && kills < mostKills; kills++ {
+		leads := kills%2 == 1
+		t.Run(fmt.Sprintf("leads the cluster %v", leads), func(t *testing.T) {
+			for what, took := range testLeaderKilled(t, leads) {
+				if before, is := best[what]; !is || took < before {
+					best[what] = took
+				}
+			}
+		})
+	}
+	for _, what := range late() {
+		t.Errorf("%s after every kill: the timing of the engine's elections has no effect", what)
 	}
 }
 
-// testLeaderKilled kills a node that leads the cluster too, or one that may not.
-func testLeaderKilled(t *testing.T, leads bool) {
+// testLeaderKilled kills a node that leads the cluster too, or one that may not. It returns how
+// long each kind of operation took at the worst.
+func testLeaderKilled(t *testing.T, leads bool) map[string]time.Duration {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	configs := nodeConfigs(t)
@@ -79,13 +101,16 @@ func testLeaderKilled(t *testing.T, leads bool) {
 	l.reset()
 	kill()
 	time.Sleep(hangLimit + time.Second) // of traffic without it
+	strict := os.Getenv(roundsVariable) != "" || os.Getenv("PARLEY_FAULTS_STRICT") == "1"
+	all := map[string]time.Duration{}
 	for _, what := range l.kinds() {
 		worst, limit := l.worst(what), writeLimit
+		all[what] = worst
 		t.Logf("figure: %s: %v", what, worst.Round(time.Millisecond))
 		if what == "documents watch" || what == "log follow" || what == "queue work" {
 			limit = followLimit
 		}
-		if os.Getenv(roundsVariable) == "" {
+		if !strict {
 			limit = hangLimit
 		}
 		if worst > limit {
@@ -93,6 +118,7 @@ func testLeaderKilled(t *testing.T, leads bool) {
 		}
 	}
 	end()
+	return all
 }
 
 // leaderOf is the leader of the cluster, once there is one.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -117,7 +118,8 @@ func testCommitLimits(t *testing.T, p fabric.Provider) {
 	wantError(t, "a bad key", err, fabric.ErrInvalidKey)
 }
 
-// testCommitRace moves units between two counters from many sides: their sum stays.
+// testCommitRace moves units between two counters from many sides: their sum stays. A move whose
+// answer got lost counts or not.
 func testCommitRace(t *testing.T, p fabric.Provider) {
 	const writers, each = 6, 8
 	ctx := context.Background()
@@ -146,10 +148,16 @@ func testCommitRace(t *testing.T, p fabric.Provider) {
 		}
 	}
 	var running sync.WaitGroup
+	var moved, unknown atomic.Int64
 	for range writers {
 		running.Go(func() {
 			for range each {
-				if err := move(); err != nil {
+				switch err := move(); {
+				case err == nil:
+					moved.Add(1)
+				case errors.Is(err, fabric.ErrUnavailable):
+					unknown.Add(1)
+				default:
 					t.Errorf("move: %v", err)
 				}
 			}
@@ -160,8 +168,11 @@ func testCommitRace(t *testing.T, p fabric.Provider) {
 	must(t, "get", err)
 	b, err := d.Get(ctx, "b")
 	must(t, "get", err)
-	if string(a.Value) != strconv.Itoa(1000-writers*each) || string(b.Value) != strconv.Itoa(writers*each) {
-		t.Errorf("counters are %s and %s after %d moves", a.Value, b.Value, writers*each)
+	x, _ := strconv.Atoi(string(a.Value))
+	y, _ := strconv.Atoi(string(b.Value))
+	least, most := int(moved.Load()), int(moved.Load()+unknown.Load())
+	if x+y != 1000 || y < least || y > most || least < writers*each/2 {
+		t.Errorf("counters are %d and %d after %d moves, %d of them unknown", x, y, most, most-least)
 	}
 }
 

@@ -47,6 +47,10 @@ const (
 // them, for commitTries times.
 var errCommitMoves = errors.New("others write the same keys without a pause")
 
+// errCommitUnknown says that a commit got no answer, and that others have written its keys since:
+// nothing tells any more whether they did so before or after it.
+var errCommitUnknown = errors.New("no answer came, and others have written the same keys since")
+
 // commit is one call of Commit.
 type commit struct {
 	*documents
@@ -54,6 +58,7 @@ type commit struct {
 	writes   []fabric.Write
 	expected []uint64 // revision of the last message of each key, tombstones included
 	batches  int      // sent so far
+	unheard  int      // of them, those that nobody answered
 }
 
 // Commit implements fabric.Documents.
@@ -96,7 +101,11 @@ func (c *commit) run(ctx context.Context) (revisions []uint64, err error) {
 		case isConflict(err):
 			// Also when an earlier batch was stored without an answer, when a key was deleted
 			// before, or when another writer is about to store one of the keys and may fail.
-			if revisions, err = c.look(ctx); err != nil || revisions != nil {
+			revisions, err = c.look(ctx)
+			if errors.Is(err, fabric.ErrConflict) && c.unheard > 0 {
+				return nil, fmt.Errorf("%w: %w", fabric.ErrUnavailable, errCommitUnknown)
+			}
+			if err != nil || revisions != nil {
 				return revisions, err
 			}
 		case !hasCode(err, codeBatchIncomplete) && !hasCode(err, codeBatchesFull):
@@ -133,6 +142,7 @@ func (c *commit) send(ctx context.Context) (uint64, error) {
 	end.Header.Set(headerBatchCommit, "1")
 	answer, err := conn.RequestMsgWithContext(ctx, end)
 	if err != nil {
+		c.unheard++
 		return 0, err
 	}
 	var ack struct {

@@ -28,6 +28,7 @@ const (
 const (
 	Documents = "documents"
 	Queue     = "queue"
+	Order     = "order" // of a queue, where a worker takes no more jobs than it wants
 	Signal    = "signal"
 	Cache     = "cache"
 	Locks     = "lock"
@@ -66,7 +67,8 @@ var contract = map[string]func(*testing.T, fabric.Provider){
 	"queue/worker stops":          testWorkerStops,
 	"queue/idle":                  testIdle,
 	"queue/wake":                  testWake,
-	"queue/taken":                 testTaken,
+	"queue/taken":                 func(t *testing.T, p fabric.Provider) { testTaken(t, p, false) },
+	"order/taken":                 func(t *testing.T, p fabric.Provider) { testTaken(t, p, true) },
 	"queue/put back":              testPutBack,
 	"queue/settled":               testSettled,
 	"queue/removed":               testRemoved,

@@ -11,7 +11,7 @@ import (
 
 // carried are the parts of the contract that the driver proves.
 var carried = []string{
-	fabrictest.Documents, fabrictest.Queue, fabrictest.Signal, fabrictest.Cache, fabrictest.Locks, fabrictest.Log,
+	fabrictest.Documents, fabrictest.Queue, fabrictest.Order, fabrictest.Signal, fabrictest.Cache, fabrictest.Locks, fabrictest.Log,
 }
 
 // prove runs the contract. What the driver does not have is carried by another.

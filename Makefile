@@ -27,12 +27,12 @@ build-all:
 		GOOS=$$os GOARCH=$$arch $(BUILD) -o dist/parley-$$os-$$arch$$ext ./cmd/parley; \
 	done
 
-## test: install what the tests need, then lint, unit tests, clusters, faults, real clients; two at a
-##	time, as they mostly wait. What one printed comes when it has ended. Where test-deps installs
-##	servers, a test fails that misses one; elsewhere it is skipped.
+## test: install what the tests need, then lint, unit tests, clusters, faults, real clients; after
+##	lint two at a time, as they mostly wait. What one printed comes when it has ended. Where
+##	test-deps installs servers, a test fails that misses one; elsewhere it is skipped.
 test: export TEST_REQUIRE_SERVERS := $(shell [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo 1)
-test: test-deps build
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-cluster unit faults-short e2e
+test: test-deps build lint
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-cluster unit faults-short e2e
 
 ## test-deps: install what the tests need (Debian packages when root, npm packages)
 test-deps:

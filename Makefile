@@ -5,7 +5,7 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run cluster build build-all test test-deps test-cluster clusters lint unit e2e faults faults-short fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters lint unit e2e faults faults-short fuzz generate clean
 
 ## run: build and start a node
 run: build
@@ -27,12 +27,13 @@ build-all:
 		GOOS=$$os GOARCH=$$arch $(BUILD) -o dist/parley-$$os-$$arch$$ext ./cmd/parley; \
 	done
 
-## test: install what the tests need, then lint, unit tests, clusters, faults, real clients; after
-##	lint two at a time, as they mostly wait. What one printed comes when it has ended. Where
-##	test-deps installs servers, a test fails that misses one; elsewhere it is skipped.
+## test: install what the tests need, then lint, drivers and real clients (two at a time, as they
+##	mostly wait), unit tests, clusters and faults. Where test-deps installs servers, a test
+##	fails that misses one; elsewhere it is skipped.
 test: export TEST_REQUIRE_SERVERS := $(shell [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo 1)
 test: test-deps build lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-cluster unit faults-short e2e
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target drivers e2e
+	$(MAKE) --no-print-directory unit clusters faults-short
 
 ## test-deps: install what the tests need (Debian packages when root, npm packages)
 test-deps:
@@ -54,7 +55,9 @@ unit:
 	go test -race -short $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(CLUSTERED),| grep -v '/$(room)$$'))
 
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
-test-cluster: $(CLUSTERED:%=clustered/%) clusters
+test-cluster: drivers clusters
+
+drivers: $(CLUSTERED:%=clustered/%)
 
 clustered/%:
 	go test -race ./$*

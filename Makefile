@@ -5,7 +5,7 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters lint unit e2e faults faults-short fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters linear brokers lint unit e2e faults faults-short fuzz generate clean
 
 ## run: build and start a node
 run: build
@@ -32,7 +32,7 @@ build-all:
 ##	fails that misses one; elsewhere it is skipped.
 test: export TEST_REQUIRE_SERVERS := $(shell [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo 1)
 test: test-deps build lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target drivers e2e
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target drivers e2e brokers linear
 	$(MAKE) --no-print-directory unit clusters faults-short
 
 ## test-deps: install what the tests need (Debian packages when root, npm packages)
@@ -55,7 +55,7 @@ unit:
 	go test -race -short $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(CLUSTERED),| grep -v '/$(room)$$'))
 
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
-test-cluster: drivers clusters
+test-cluster: drivers clusters linear
 
 drivers: $(CLUSTERED:%=clustered/%)
 
@@ -63,15 +63,22 @@ clustered/%:
 	go test -race ./$*
 
 clusters: test-deps
-	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth ./test/linear ./test/platforms
+	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth
 
 ## e2e: the real clients against the real binary
 e2e: build
 	cd test/e2e && PARLEY_BIN=$(CURDIR)/bin/parley npm test
 
+linear:
+	go test -count=1 ./test/linear ./test/platforms
+
 ## faults-short: every kind of fault once, in less than 4 minutes
 faults-short: build
-	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 -timeout 6m ./test/faults
+	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 -timeout 6m -skip 'TestBrokers$$' ./test/faults
+
+## brokers: the same faults on nodes that share Redis, Redis Cluster or NATS
+brokers: build
+	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 -timeout 6m -run 'TestBrokers$$' ./test/faults
 
 ## faults: faults in random order for FAULTS_TIME (default 10m); FAULTS_SEED repeats an
 ##	order, FAULTS_RACE=1 builds the nodes with the race detector

@@ -109,6 +109,9 @@ func (s *shop) open() {
 			return err == nil
 		})
 	}
+	eventually(s.T, s.list[0].name+" knows of all subscribers", func() bool {
+		return subscribersAs(s.T, s.list[0], shopID, shopKey, shopSecret) == len(s.clients)
+	})
 	s.shout("hello")
 }
 
@@ -219,6 +222,25 @@ func (h *hooks) told() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Sorted(slices.Values(h.channels))
+}
+
+// subscribersAs is how many subscribers of the channel of an app a node counts on all nodes.
+func subscribersAs(t *testing.T, n *node, id, key, secret string) int {
+	t.Helper()
+	path, query := "/apps/"+id+"/channels/news", url.Values{"info": {"subscription_count"}}
+	protocol.SignRequest(key, secret, http.MethodGet, path, query, nil, time.Now().Unix())
+	response, err := http.Get(n.url() + path + "?" + query.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var channel struct {
+		Count int `json:"subscription_count"`
+	}
+	if err := json.NewDecoder(response.Body).Decode(&channel); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("count the subscribers: %s, %v", response.Status, err)
+	}
+	return channel.Count
 }
 
 // publishAs publishes an event of an app at a node.

@@ -104,9 +104,11 @@ func (d *documents) Put(ctx context.Context, key string, value []byte, revision 
 			stored, err = d.bucket.Update(ctx, key, value, revision)
 		}
 		if again && isConflict(err) {
-			// The try before may have been stored without an answer: then our value is there.
-			if now, getErr := d.Get(ctx, key); getErr == nil && bytes.Equal(now.Value, value) {
-				stored, err = now.Revision, nil
+			// The try before may have been stored without an answer: then our value is there. The
+			// leader knows; a replica may not have it yet.
+			now, getErr := lastOf(ctx, d.stream, d.prefix+key)
+			if getErr == nil && !isTombstone(now.Header) && bytes.Equal(now.Data, value) {
+				stored, err = now.Sequence, nil
 			}
 		}
 		return err
@@ -129,7 +131,8 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 				jetstream.LastRevision(revision), jetstream.PurgeTTL(tombstoneAge))
 			if again && isConflict(err) {
 				// The try before may have been stored without an answer: then the key is gone.
-				if _, getErr := d.bucket.Get(ctx, key); errors.Is(getErr, jetstream.ErrKeyNotFound) {
+				now, getErr := lastOf(ctx, d.stream, d.prefix+key)
+				if errors.Is(getErr, jetstream.ErrMsgNotFound) || getErr == nil && isTombstone(now.Header) {
 					return nil
 				}
 			}

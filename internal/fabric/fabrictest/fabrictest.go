@@ -100,6 +100,8 @@ var contract = map[string]func(*testing.T, fabric.Provider){
 	"lock/fair":                   testLockFair,
 	"lock/close":                  testLockClose,
 	"log/entries":                 testLog,
+	"log/send":                    testLogSend,
+	"log/send with a TTL":         testLogTTL,
 	"log/values":                  testLogValues,
 	"log/expectations":            testLogExpectations,
 	"log/race":                    testLogRace,

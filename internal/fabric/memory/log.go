@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -135,15 +136,10 @@ func (l *log) Append(
 	if o.LastSeq != nil && *o.LastSeq != s.last || o.LastSeqOfSubject != nil && *o.LastSeqOfSubject != s.lastOf(subject) {
 		return 0, l.failed("append to", fabric.ErrConflict)
 	}
-	s.last++
-	e := cloneEntry(fabric.Entry{Seq: s.last, Subject: subject, Payload: payload, Time: time.Now()})
-	s.entries = append(s.entries, e)
-	s.subject[subject]++
-	s.bytes += entrySize(e)
+	seq := s.append(subject, payload)
 	s.retain()
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return e.Seq, nil
+	s.wake()
+	return seq, nil
 }
 
 // lastOf returns the sequence number of the newest entry under the pattern, or 0. The caller
@@ -218,13 +214,7 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 	if err := l.check(ctx, "purge", pattern); err != nil {
 		return err
 	}
-	l.store.mu.Lock()
-	defer l.store.mu.Unlock()
-	for i := len(l.store.entries) - 1; i >= 0; i-- {
-		if fabric.Matches(pattern, l.store.entries[i].Subject) {
-			l.store.removeAt(i)
-		}
-	}
+	l.store.purge(pattern, math.MaxUint64)
 	return nil
 }
 

@@ -20,10 +20,11 @@ type log struct {
 	prefix   string // of all subjects
 	stream   jetstream.Stream
 	stored   stored
+	sender   *sender
 }
 
 func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, error) {
-	l := &log{provider: p, name: config.Name, prefix: p.subject("log", config.Name)}
+	l := &log{provider: p, name: config.Name, prefix: p.subject("log", config.Name), sender: &sender{provider: p}}
 	limit := func(n int64) int64 {
 		if n == 0 {
 			return -1
@@ -45,7 +46,10 @@ func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, e
 		MaxMsgsPerSubject: limit(config.MaxPerSubject),
 		Discard:           jetstream.DiscardOld,
 		AllowDirect:       true,
-		Duplicates:        window,
+		// For Send.
+		AllowAtomicPublish: true,
+		AllowMsgTTL:        true,
+		Duplicates:         window,
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,87 @@
+package memory
+
+import (
+	"context"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+)
+
+// Send implements fabric.PipeLog.
+func (l *log) Send(last uint64, entries []fabric.NewEntry, done func(error)) error {
+	err := l.provider.life.Err()
+	if err == nil {
+		err = fabric.CheckSend(entries)
+	}
+	if err != nil {
+		return l.failed("send to", err)
+	}
+	if err = l.store.send(last, entries); err != nil {
+		err = l.failed("send to", err)
+	}
+	go done(err)
+	return nil
+}
+
+// send appends the entries if last is the newest.
+func (s *logStore) send(last uint64, entries []fabric.NewEntry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retain()
+	if last != s.last {
+		return fabric.ErrConflict
+	}
+	for _, entry := range entries {
+		seq := s.append(entry.Subject, entry.Payload)
+		if entry.TTL > 0 {
+			time.AfterFunc(entry.TTL, func() { s.expire(seq) })
+		}
+	}
+	s.retain()
+	s.wake()
+	return nil
+}
+
+// append stores an entry. The caller holds s.mu, and calls wake behind it.
+func (s *logStore) append(subject string, payload []byte) uint64 {
+	s.last++
+	e := cloneEntry(fabric.Entry{Seq: s.last, Subject: subject, Payload: payload, Time: time.Now()})
+	s.entries = append(s.entries, e)
+	s.subject[subject]++
+	s.bytes += entrySize(e)
+	return e.Seq
+}
+
+// wake tells those who follow of new entries. The caller holds s.mu.
+func (s *logStore) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *logStore) expire(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := s.index(seq); i < len(s.entries) && s.entries[i].Seq == seq {
+		s.removeAt(i)
+	}
+}
+
+// PurgeBefore implements fabric.PipeLog.
+func (l *log) PurgeBefore(ctx context.Context, pattern string, before uint64) error {
+	if err := l.check(ctx, "purge", pattern); err != nil {
+		return err
+	}
+	l.store.purge(pattern, before)
+	return nil
+}
+
+// purge removes what comes before a sequence number.
+func (s *logStore) purge(pattern string, before uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := s.index(before) - 1; i >= 0; i-- {
+		if fabric.Matches(pattern, s.entries[i].Subject) {
+			s.removeAt(i)
+		}
+	}
+}

@@ -24,11 +24,22 @@ type Handler interface {
 	Closed(c *Conn)
 }
 
-// Conn is one upgraded connection. Its methods may be called from any goroutine.
+// BinaryHandler is a Handler of a protocol that has binary messages, or none at all but a stream of
+// bytes. A Handler that is none refuses binary messages.
+type BinaryHandler interface {
+	Handler
+	// Binary is called for each binary message, or for bytes of a stream as they come. They are valid
+	// only during the call.
+	Binary(c *Conn, data []byte)
+}
+
+// Conn is one upgraded connection, or one that is a stream of bytes. Its methods may be called from any goroutine.
 type Conn struct {
 	server  *Server
 	handler Handler
 	link    link
+	stream  bool  // no WebSocket frames: bytes in and out
+	limit   int64 // bytes of one incoming message; 0 for what the server says
 
 	lastInbound atomic.Int64 // when bytes came from the peer last, in ns since wheel.started
 	timer       wheelTimer   // owned by the wheel
@@ -104,7 +115,7 @@ func (c *Conn) Send(f *websocket.Frame) bool {
 		c.server.options.Dropped(DropSendClosed)
 		return false
 	}
-	if waiting := c.waiting(); waiting > 0 && waiting+int64(f.Size()) > c.limit() {
+	if waiting := c.waiting(); waiting > 0 && waiting+int64(f.Size()) > c.queueLimit() {
 		c.overflow()
 		return false
 	}
@@ -121,8 +132,8 @@ func (c *Conn) waiting() int64 {
 	return n
 }
 
-// limit returns how many bytes may wait; c.mu is held.
-func (c *Conn) limit() int64 {
+// queueLimit returns how many bytes may wait; c.mu is held.
+func (c *Conn) queueLimit() int64 {
 	if c.inHandler {
 		return ownReplies * c.server.options.MaxQueue
 	}
@@ -184,6 +195,15 @@ func (c *Conn) Close(code int, reason string) {
 }
 
 func (c *Conn) close(code int, reason string) {
+	if c.stream { // it has no close frame
+		c.state = stateEnding
+		if !c.scheduled && !c.inHandler {
+			c.scheduled = true
+			c.link.schedule(c)
+		}
+		c.server.wheel.set(c, c.server.options.CloseTimeout)
+		return
+	}
 	c.state = stateClosing
 	c.enqueue(websocket.NewCloseFrame(code, reason))
 	c.server.wheel.set(c, c.server.options.CloseTimeout)
@@ -258,8 +278,15 @@ func (c *Conn) receive(data []byte) {
 	if ended {
 		return // after its close frame or a violation a peer has nothing more to say
 	}
+	if c.stream {
+		c.handler.(BinaryHandler).Binary(c, data)
+		return
+	}
 	rules := c.server.rules
 	rules.Compression = c.deflate
+	if c.limit > 0 {
+		rules.MaxMessage = c.limit
+	}
 	err := c.decoder.Feed(data, rules, c.message)
 	if err == nil {
 		return
@@ -287,6 +314,9 @@ func (c *Conn) message(op websocket.Opcode, payload []byte) error {
 	case websocket.Pong:
 		return nil
 	case websocket.Binary:
+		if _, takes := c.handler.(BinaryHandler); takes {
+			break
+		}
 		c.server.options.Dropped(DropBinary)
 		c.end(closeUnsupportedData, "binary messages are not supported")
 		return errEnded
@@ -298,6 +328,9 @@ func (c *Conn) message(op websocket.Opcode, payload []byte) error {
 	case !open: // what comes behind our close frame is not answered
 	case op == websocket.Ping:
 		c.Send(websocket.NewControlFrame(websocket.Pong, payload))
+	case op == websocket.Binary:
+		c.handler.(BinaryHandler).Binary(c, payload)
+		c.flushMuch()
 	default:
 		c.handler.Message(c, payload)
 		c.flushMuch()

@@ -20,6 +20,11 @@ const handshakeTimeout = 5 * time.Second
 // Upgrade answers a WebSocket handshake and hands the connection to the handler, which
 // from then on hears of it. On an error the request was answered.
 func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler Handler) error {
+	return s.UpgradeLimit(w, r, handler, 0)
+}
+
+// UpgradeLimit is Upgrade with a limit of its own for incoming messages, in bytes; 0 is the server's.
+func (s *Server) UpgradeLimit(w http.ResponseWriter, r *http.Request, handler Handler, limit int64) error {
 	upgrader := ws.HTTPUpgrader{Timeout: handshakeTimeout}
 	deflate := wsflate.Extension{Parameters: wsflate.Parameters{
 		ServerNoContextTakeover: true,
@@ -47,17 +52,21 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler Handler
 		return fmt.Errorf("read bytes behind the handshake: %w", err)
 	}
 	_, compressed := deflate.Accepted()
-	return s.serve(nc, early, compressed, handler)
+	return s.serve(nc, early, &Conn{server: s, handler: handler, deflate: compressed, limit: limit})
 }
 
-func (s *Server) serve(nc net.Conn, early []byte, compressed bool, handler Handler) error {
+// Serve takes a connection that is a stream of bytes, without a handshake.
+func (s *Server) Serve(nc net.Conn, handler BinaryHandler) error {
+	return s.serve(nc, nil, &Conn{server: s, handler: handler, stream: true})
+}
+
+func (s *Server) serve(nc net.Conn, early []byte, c *Conn) error {
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.ended {
 		_ = nc.Close()
 		return fmt.Errorf("serve connection: %w", net.ErrClosed)
 	}
-	c := &Conn{server: s, handler: handler, deflate: compressed}
 	if len(early) == 0 {
 		early = nil
 	}

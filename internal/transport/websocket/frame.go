@@ -8,7 +8,7 @@ type Frame struct {
 	wire   []byte // header and payload
 	header int    // bytes of wire that are header
 
-	control  bool // a close, ping or pong
+	control  bool // a close, ping or pong, or binary: never compressed
 	deflate  sync.Once
 	deflated []byte // the same message compressed, with its header; made on first use
 }
@@ -30,6 +30,18 @@ func NewFrame(payload []byte) *Frame {
 	header := len(wire)
 	return &Frame{wire: append(wire, payload...), header: header}
 }
+
+// NewBinaryFrame makes a binary frame of payload, which is copied. It is never
+// compressed: what is binary is mostly sealed.
+func NewBinaryFrame(payload []byte) *Frame {
+	wire := make([]byte, 0, frameHeaderMax+len(payload))
+	wire = AppendHeader(wire, Binary, false, len(payload))
+	header := len(wire)
+	return &Frame{wire: append(wire, payload...), header: header, control: true}
+}
+
+// NewBytes makes a frame for a connection that is a stream of bytes, which keeps them.
+func NewBytes(data []byte) *Frame { return &Frame{wire: data, control: true} }
 
 // Payload returns the message's text, which must not be changed.
 func (f *Frame) Payload() []byte { return f.wire[f.header:] }

@@ -34,6 +34,9 @@ There was no app, so one was made. Its secret is shown this once; the node tells
   secret  %s
 `, os.Args[0], flags, n.FirstApp.ID, n.FirstApp.ID, n.FirstApp.Key, shownOnce(n.FirstApp.Secret))
 	}
+	if n.NewIMToken != "" {
+		fmt.Fprintf(out, "\nThe token that the messaging API asks for in the header token is in %s\n", n.NewIMToken)
+	}
 	page := base + "/"
 	if keys := n.Keys(); len(keys) == 1 {
 		page += "?key=" + keys[0]

@@ -30,6 +30,7 @@ type Config struct {
 	RateLimit  RateLimit
 	Webhooks   Webhooks
 	Primitives Primitives
+	IM         IM
 	AppStore   AppStore
 	Admin      Admin
 	Metrics    Metrics

@@ -53,6 +53,7 @@ func (l *loader) checkTogether() {
 	l.checkCluster()
 	l.checkFabric()
 	l.checkAppStore()
+	l.checkIM()
 	l.checkPorts()
 	// The cluster port makes room for others, so it may be equal; the engine has the next one.
 	if port := c.Port(c.Cluster.BindPort); c.Cluster.Enabled() && port+1 > maxPort {
@@ -114,6 +115,9 @@ func (l *loader) checkPorts() {
 		{"channels.port", c.Channels.Port, true},
 		{"tls.redirect_port", c.TLS.RedirectPort, true},
 		{"metrics.port", c.Metrics.Port, c.Metrics.Enabled},
+		{"im.tcp_port", c.IM.TCPPort, c.IM.Enabled},
+		{"im.ws_port", c.IM.WSPort, c.IM.Enabled},
+		{"im.http_port", c.IM.HTTPPort, c.IM.Enabled},
 	}
 	taken := map[int]string{}
 	for _, p := range ports {

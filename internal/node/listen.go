@@ -27,6 +27,7 @@ import (
 type listener struct {
 	name string // what it is for
 	net.Listener
+	bytes  bool // no HTTP: its connections are accepted elsewhere
 	server *http.Server
 	serves func(n *Node, channels, metrics http.Handler) http.Handler
 }
@@ -75,7 +76,7 @@ func (n *Node) listen() error {
 		}
 		metrics.serves = func(_ *Node, _, metrics http.Handler) http.Handler { return metrics }
 	}
-	return nil
+	return n.listenIM()
 }
 
 func serveChannels(_ *Node, channels, _ http.Handler) http.Handler { return channels }
@@ -190,6 +191,9 @@ func (n *Node) routes(channels http.Handler) (http.Handler, error) {
 // serve starts answering on every port.
 func (n *Node) serve() {
 	for _, l := range n.listeners {
+		if l.bytes {
+			continue
+		}
 		l.server = &http.Server{
 			Handler:           l.serves(n, &n.channels, &n.probes),
 			ReadHeaderTimeout: n.config.HTTP.HeaderTimeout,
@@ -295,6 +299,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	parting, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingTime)
 	defer cancel()
 	n.stopPrimitives(parting)
+	errs = append(errs, n.stopIM(parting))
 	if n.cluster != nil {
 		errs = append(errs, n.leaveCluster(parting))
 		n.cluster.stop()

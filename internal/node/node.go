@@ -55,6 +55,7 @@ type Node struct {
 	limits     *limits
 	hub        *pusher.Hub
 	primitives *primitives.Server // nil if they are not served
+	im         *messaging         // nil if it is not served
 	tls        *certificate       // nil without TLS
 	listeners  []*listener
 	channels   face // of the channels port
@@ -62,6 +63,8 @@ type Node struct {
 
 	// FirstApp is the app made because there was none, to be shown once; else nil.
 	FirstApp *apps.App
+	// NewIMToken is the file with the token of the messaging API, if it was made just now; else "".
+	NewIMToken string
 
 	found atomic.Pointer[clustered] // cluster, for those who look while the node starts
 
@@ -124,6 +127,9 @@ func (n *Node) start(ctx, background context.Context) error {
 		}
 	}
 	if err := n.startPrimitives(ctx); err != nil {
+		return err
+	}
+	if err := n.startIM(ctx, background); err != nil {
 		return err
 	}
 	if n.cluster != nil {

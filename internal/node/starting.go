@@ -53,6 +53,7 @@ func (n *Node) welcome() error {
 	mux.HandleFunc("/", later)
 	n.channels.show(mux)
 	n.probes.show(n.probing())
+	n.welcomeIM(later)
 	n.serve()
 	return nil
 }

@@ -9,8 +9,13 @@ import (
 
 // Message is a message of a channel.
 type Message struct {
-	ID          int64
-	Seq         uint64 // in its channel, from 1 without gaps; 0 when it is not stored
+	ID  int64
+	Seq uint64 // in its channel, from 1 without gaps; 0 when it is not stored
+	// Epoch is that of the log's writer, see package journal.
+	Epoch uint64
+	// Prev is the place in the log of the channel's message before this one, 0 for the first: by it every
+	// node finds out that an entry is where its writer meant it to be.
+	Prev        uint64
 	Channel     Channel
 	From        string
 	ClientMsgNo string
@@ -42,7 +47,9 @@ var ErrEncoding = errors.New("not an encoded message")
 func (m *Message) Append(dst []byte) []byte {
 	dst = append(dst, encoding, byte(m.Flags), byte(m.Setting), m.Channel.Type)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(m.ID))
+	dst = binary.BigEndian.AppendUint64(dst, m.Epoch)
 	dst = binary.AppendUvarint(dst, m.Seq)
+	dst = binary.AppendUvarint(dst, m.Prev)
 	dst = binary.AppendUvarint(dst, uint64(m.Expire))
 	dst = binary.AppendVarint(dst, m.Time)
 	for _, s := range [...]string{m.Channel.ID, m.From, m.ClientMsgNo, m.Topic} {
@@ -67,7 +74,11 @@ func Decode(data []byte) (*Message, error) {
 	if id := r.take(8); id != nil {
 		m.ID = int64(binary.BigEndian.Uint64(id))
 	}
+	if epoch := r.take(8); epoch != nil {
+		m.Epoch = binary.BigEndian.Uint64(epoch)
+	}
 	m.Seq = r.uvarint()
+	m.Prev = r.uvarint()
 	m.Expire = uint32(r.uvarint())
 	m.Time = r.varint()
 	m.Channel.ID, m.From, m.ClientMsgNo, m.Topic = r.text(), r.text(), r.text(), r.text()

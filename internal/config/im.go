@@ -1,0 +1,147 @@
+package config
+
+import "time"
+
+// IM configures messaging: the protocol of WuKongIM and its HTTP API.
+type IM struct {
+	Enabled  bool
+	Host     string
+	TCPPort  int
+	WSPort   int
+	HTTPPort int
+	Slots    int
+
+	TokenAuth       bool
+	ManagerUID      string
+	ManagerToken    string // empty: generated at first start and kept in the data directory
+	OpenAPI         bool   // the HTTP API asks for no token
+	Encryption      bool
+	JSONRpc         bool
+	CommandSync     bool
+	PersonAllowlist bool
+
+	IdleTimeout     time.Duration
+	RetryInterval   time.Duration
+	RetryAttempts   int
+	MaxPendingSends int // of one connection
+
+	ExternalIP      string
+	ExternalTCPAddr string
+	ExternalWSAddr  string
+	ExternalWSSAddr string
+	IntranetTCPAddr string
+
+	WebhookURL           string
+	WebhookSecret        string
+	WebhookEvents        []string
+	WebhookInterval      time.Duration
+	WebhookBatchSize     int
+	WebhookCompressAbove int
+}
+
+// imOptions declare messaging.
+var imOptions = []field[Config]{
+	option("im.enabled", "false", boolKind,
+		"Serve messaging: clients of WuKongIM over TCP and WebSocket, and its HTTP API. Messages are kept on disk, "+
+			"so fabric.documents must be embedded or nats.",
+		func(c *Config) *bool { return &c.IM.Enabled }),
+	option("im.host", "0.0.0.0", stringKind,
+		"Address that the ports of messaging listen on; empty for all.",
+		func(c *Config) *string { return &c.IM.Host }, isHost),
+	option("im.tcp_port", "5100", intKind,
+		"Port for clients over TCP; 0 takes any free port.",
+		func(c *Config) *int { return &c.IM.TCPPort }, isPort),
+	option("im.ws_port", "5200", intKind,
+		"Port for clients over WebSocket; 0 takes any free port.",
+		func(c *Config) *int { return &c.IM.WSPort }, isPort),
+	option("im.http_port", "5001", intKind,
+		"Port of the HTTP API for the application; 0 takes any free port.",
+		func(c *Config) *int { return &c.IM.HTTPPort }, isPort),
+	option("im.slots", "16", intKind,
+		"Logs that the channels are spread over. It is the same on all nodes and stays as it is: the messages of "+
+			"another number would not be found.",
+		func(c *Config) *int { return &c.IM.Slots }, atLeast(1), atMost(256)),
+	option("im.token_auth", "false", boolKind,
+		"Ask clients for the token that the application has set by /user/token.",
+		func(c *Config) *bool { return &c.IM.TokenAuth }),
+	option("im.manager_uid", "____manager", stringKind,
+		"User who may send everything; logs in with im.manager_token.",
+		func(c *Config) *string { return &c.IM.ManagerUID }),
+	option("im.manager_token", "", stringKind,
+		"Token that the HTTP API asks for in the header token; empty to generate one and keep it in node.data_dir.",
+		func(c *Config) *string { return &c.IM.ManagerToken }, printable).secret(),
+	option("im.open_api", "false", boolKind,
+		"Answer the HTTP API without a token, for those who let nobody else reach the port.",
+		func(c *Config) *bool { return &c.IM.OpenAPI }),
+	option("im.encryption", "true", boolKind,
+		"Encrypt payloads as existing clients expect it. It hides them from listeners only; TLS protects.",
+		func(c *Config) *bool { return &c.IM.Encryption }),
+	option("im.json_rpc", "true", boolKind,
+		"Serve clients that speak JSON-RPC on the same ports.",
+		func(c *Config) *bool { return &c.IM.JSONRpc }),
+	option("im.command_sync", "true", boolKind,
+		"Answer /message/sync with commands that wait for a user.",
+		func(c *Config) *bool { return &c.IM.CommandSync }),
+	option("im.person_allowlist", "false", boolKind,
+		"Let only those on a person's allow list write to that person.",
+		func(c *Config) *bool { return &c.IM.PersonAllowlist }),
+	option("im.idle_timeout", "3m", durationKind,
+		"Silence after which a client is disconnected; clients ping every 60 s.",
+		func(c *Config) *time.Duration { return &c.IM.IdleTimeout }, lasting(time.Second)),
+	option("im.retry_interval", "60s", durationKind,
+		"How long a client may take to confirm a message before it is sent again.",
+		func(c *Config) *time.Duration { return &c.IM.RetryInterval }, lasting(100*time.Millisecond)),
+	option("im.retry_attempts", "5", intKind,
+		"How often a message is sent again that a client does not confirm.",
+		func(c *Config) *int { return &c.IM.RetryAttempts }, atLeast(0)),
+	option("im.max_pending_sends", "1024", intKind,
+		"Messages that one connection may have on their way into the log; more are refused with reason 22.",
+		func(c *Config) *int { return &c.IM.MaxPendingSends }, atLeast(1)),
+	option("im.external_ip", "", stringKind,
+		"Address of this node that clients are told; empty for what they reached it by.",
+		func(c *Config) *string { return &c.IM.ExternalIP }),
+	option("im.external_tcp_addr", "", stringKind,
+		"host:port that clients are told for TCP, such as a balancer's; empty for this node's.",
+		func(c *Config) *string { return &c.IM.ExternalTCPAddr }),
+	option("im.external_ws_addr", "", stringKind,
+		"ws:// URL that clients are told; empty for this node's.",
+		func(c *Config) *string { return &c.IM.ExternalWSAddr }),
+	option("im.external_wss_addr", "", stringKind,
+		"wss:// URL that clients are told; empty for none.",
+		func(c *Config) *string { return &c.IM.ExternalWSSAddr }),
+	option("im.intranet_tcp_addr", "", stringKind,
+		"host:port that those who ask with intranet=1 are told for TCP; empty for this node's.",
+		func(c *Config) *string { return &c.IM.IntranetTCPAddr }),
+	option("im.webhook_url", "", stringKind,
+		"Where the application is told of messages and logins; empty for nowhere.",
+		func(c *Config) *string { return &c.IM.WebhookURL }),
+	option("im.webhook_secret", "", stringKind,
+		"Key of the HMAC-SHA256 over the body in the header X-Parley-Signature; empty for none.",
+		func(c *Config) *string { return &c.IM.WebhookSecret }, printable).secret(),
+	option("im.webhook_events", "", listKind,
+		"Events that are told: user.onlinestatus, msg.notify, msg.offline; empty for all.",
+		func(c *Config) *[]string { return &c.IM.WebhookEvents }),
+	option("im.webhook_interval", "500ms", durationKind,
+		"Longest time that messages wait for others to share their msg.notify.",
+		func(c *Config) *time.Duration { return &c.IM.WebhookInterval }),
+	option("im.webhook_batch_size", "100", intKind,
+		"Most messages in one msg.notify.",
+		func(c *Config) *int { return &c.IM.WebhookBatchSize }, atLeast(1)),
+	option("im.webhook_compress_above", "0", intKind,
+		"Compress the list of users of msg.offline when it has more; 0 for never.",
+		func(c *Config) *int { return &c.IM.WebhookCompressAbove }, atLeast(0)),
+}
+
+// checkIM records what messaging needs and does not have.
+func (l *loader) checkIM() {
+	c := &l.config
+	if !c.IM.Enabled {
+		return
+	}
+	switch driver := c.Fabric.Chosen().Documents; driver {
+	case DriverEmbedded, DriverNATS, DriverMemory:
+	default:
+		l.conflict("im.enabled", []string{"fabric.documents", "fabric.driver"}, "keeps messages in logs, which "+driver+
+			" does not carry; set fabric.documents to embedded or nats, or im.enabled to false")
+	}
+}

@@ -1,0 +1,222 @@
+// Package im is durable messaging over the protocol of WuKongIM: sessions of clients, permissions, the
+// way of a message into its log and out to those who are online, on whichever node they are.
+//
+// It may import its own rooms (wire, jsonrpc, message, journal, registry, index), transport for
+// connections and fabric for what goes between nodes. It must never import another surface, the
+// cluster or the engine: it is told who owns what.
+//
+// # The way of a message
+//
+// A client's SEND is checked where the client is connected, and given to the node that owns the
+// channel's slot, which numbers and stores it and answers when it is on the disks of a majority. Every
+// node follows all logs; it hands each message to those of its own clients who are to have it. So
+// delivery depends on no node but the client's own: whoever dies, the others go on reading the log.
+package im
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/im/index"
+	"github.com/parleyio/parley/internal/im/journal"
+	"github.com/parleyio/parley/internal/im/message"
+	"github.com/parleyio/parley/internal/im/registry"
+	"github.com/parleyio/parley/internal/im/wire"
+)
+
+// SystemUID is the account that the server itself sends by. What it sends has no sender to clients,
+// and it gets nothing.
+const SystemUID = "____system"
+
+// visitorSuffix ends the uid of a visitor, who needs no token.
+const visitorSuffix = "___vstr"
+
+// Options configure a Server.
+type Options struct {
+	Node string // this node's id
+	// NodeID is a number below 1024 that no other node has at the same time: message IDs hold it.
+	NodeID uint16
+	Slots  int
+	// Open opens the log of that name, on a fabric that keeps logs.
+	Open   func(ctx context.Context, config fabric.LogConfig) (fabric.Log, error)
+	Signal fabric.Signal
+	// Dir is the directory of the index.
+	Dir string
+	// Owner returns the node that owns a slot, and whether that is this one; empty when no node can.
+	Owner func(slot int) (node string, self bool)
+	// Nodes returns the other nodes that are there.
+	Nodes func() []string
+	// Presence is where nodes tell each other who is online; nil for a node of its own.
+	Presence Presence
+	// Reports takes what webhooks tell; nil is nobody.
+	Reports Reports
+
+	TokenAuth       bool // clients have to prove themselves
+	ManagerUID      string
+	ManagerToken    string
+	Encryption      bool
+	JSONRPC         bool
+	PersonAllowList bool // what is sent to a person is checked against that one's allow list
+	ConnectTimeout  time.Duration
+	IdleTimeout     time.Duration
+	RetryInterval   time.Duration // before a RECV without RECVACK is sent again
+	RetryMax        int
+	MaxPendingSends int // of one connection
+	Logger          *slog.Logger
+	Metrics         *Metrics
+}
+
+// Presence is replicated soft state: who is online where.
+type Presence interface {
+	// Set makes value the node's row under key and entry; nil removes it.
+	Set(key, entry string, value []byte)
+	// Each calls f with every other node's entries under key.
+	Each(key string, f func(node, entry string, value []byte))
+}
+
+// Reports hears what the application is to be told. Its calls must not wait.
+type Reports interface {
+	// Online is told of each login and logout on this node.
+	Online(status OnlineStatus)
+	// Stored is told of each stored message, on the node that owns its slot.
+	Stored(m *message.Message)
+	// Offline is told who of a message's recipients is not online, on the same node.
+	Offline(m *message.Message, uids []string)
+}
+
+// Server is the messaging of one node.
+type Server struct {
+	options  Options
+	index    *index.Index
+	journal  *journal.Journal
+	registry *registry.Registry
+	ids      *idMaker
+	relay    *relay
+	hub      *hub
+	workers  *workers
+	metrics  *Metrics
+
+	running sync.WaitGroup
+
+	cursorsMu sync.Mutex
+	cursors   map[cursorKey]uint64 // of commands, to be written; guarded by cursorsMu
+}
+
+// Open opens the index and the logs. Nobody is served before Run.
+func Open(ctx context.Context, options Options) (*Server, error) {
+	s := &Server{options: options, metrics: options.Metrics, cursors: map[cursorKey]uint64{}}
+	s.ids = newIDMaker(options.NodeID)
+	s.hub = newHub(s)
+	s.workers = newWorkers()
+	var err error
+	if s.index, err = index.Open(options.Dir, options.Logger); err != nil {
+		return nil, err
+	}
+	if err = s.openLogs(ctx); errors.Is(err, journal.ErrStaleIndex) || errors.Is(err, registry.ErrStaleIndex) {
+		options.Logger.Warn("the index is of other logs and is made anew")
+		if err = s.index.Clear(); err == nil {
+			err = s.openLogs(ctx)
+		}
+	}
+	if err == nil {
+		s.relay, err = newRelay(s)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.index.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) openLogs(ctx context.Context) (err error) {
+	s.registry, err = registry.Open(ctx, registry.Options{
+		Open: s.options.Open, Index: s.index, Changed: s.hub.setChanged, Logger: s.options.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	s.journal, err = journal.Open(ctx, journal.Options{
+		Slots: s.options.Slots, Open: s.options.Open, Index: s.index, Applied: s.applied, Logger: s.options.Logger,
+	})
+	return err
+}
+
+// Run follows the logs until ctx ends. Ready is called when this node has what they held at the
+// start.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, 2)
+	s.running.Go(func() { errs <- s.registry.Run(ctx) })
+	s.running.Go(func() { errs <- s.journal.Run(ctx) })
+	s.running.Go(func() { s.hub.retryLoop(ctx) })
+	s.running.Go(func() { s.writeCursors(ctx) })
+	if err := s.catchUp(ctx); err == nil {
+		ready()
+	} else if ctx.Err() == nil {
+		cancel()
+		s.running.Wait()
+		return err
+	}
+	err := <-errs
+	cancel()
+	s.running.Wait()
+	return errors.Join(err, <-errs)
+}
+
+func (s *Server) catchUp(ctx context.Context) error {
+	if err := s.registry.CatchUp(ctx); err != nil {
+		return err
+	}
+	return s.journal.CatchUp(ctx)
+}
+
+// ViewChanged says that slots may have other owners now.
+func (s *Server) ViewChanged() {
+	s.journal.Own(func(slot int) bool {
+		_, self := s.options.Owner(slot)
+		return self
+	})
+}
+
+// Close ends what the server has open, after Run has returned and the connections are closed.
+func (s *Server) Close() error {
+	s.journal.Own(func(int) bool { return false })
+	s.relay.close()
+	s.workers.close()
+	if err := s.index.Close(); err != nil {
+		return fmt.Errorf("close messaging: %w", err)
+	}
+	return nil
+}
+
+// applied takes a message that is stored, from the log.
+func (s *Server) applied(m *message.Message, owned bool) {
+	s.hub.deliver(m)
+	if !owned || s.options.Reports == nil || m.Channel.IsCommands() {
+		return
+	}
+	s.options.Reports.Stored(m)
+	if away := s.away(m); len(away) > 0 {
+		s.options.Reports.Offline(m, away)
+	}
+}
+
+// Sends of a message fail with one of these beside those of the journal.
+var (
+	// ErrRefused wraps a Reason for which a message is not taken.
+	ErrRefused = errors.New("refused")
+)
+
+// Refusal is why something is not done, in the protocol's words.
+type Refusal struct{ Reason wire.Reason }
+
+// Error implements error.
+func (r Refusal) Error() string { return fmt.Sprintf("refused with reason %d", r.Reason) }
+
+// Unwrap has errors.Is find ErrRefused.
+func (r Refusal) Unwrap() error { return ErrRefused }

@@ -1,0 +1,176 @@
+// Package index keeps on the disk of one node what it derives from the logs: which message of a
+// channel is where, who is a member of what. It is a Pebble database that can be deleted at any
+// time: the node follows the logs from the place that the database holds, or from their start.
+//
+// It may import Pebble. It must never import another room of Parley.
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Sizes in bytes. A node whose index is larger than its cache reads from the system's.
+const (
+	cacheSize    = 32 << 20
+	memTableSize = 8 << 20
+)
+
+// Index is an open database. Its methods may be called from any goroutine.
+type Index struct{ db *pebble.DB }
+
+// Open opens the database in dir, making it when there is none. One that cannot be read is removed
+// and made anew.
+func Open(dir string, logger *slog.Logger) (*Index, error) {
+	cache := pebble.NewCache(cacheSize)
+	defer cache.Unref()
+	options := &pebble.Options{
+		Cache:              cache,
+		MemTableSize:       memTableSize,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             quiet{logger},
+	}
+	db, err := pebble.Open(dir, options)
+	if err != nil {
+		return nil, fmt.Errorf("open the index in %s: %w", dir, err)
+	}
+	return &Index{db}, nil
+}
+
+// quiet hands Pebble's messages to a slog.Logger.
+type quiet struct{ logger *slog.Logger }
+
+func (q quiet) Infof(string, ...any) {}
+
+func (q quiet) Errorf(format string, args ...any) { q.logger.Error(fmt.Sprintf(format, args...)) }
+
+func (q quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+// Close writes what waits and closes the database.
+func (x *Index) Close() error {
+	if err := x.db.Close(); err != nil {
+		return fmt.Errorf("close the index: %w", err)
+	}
+	return nil
+}
+
+// Get returns the value of a key, nil when there is none.
+func (x *Index) Get(key []byte) ([]byte, error) {
+	value, closer, err := x.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the index: %w", err)
+	}
+	out := append([]byte{}, value...)
+	return out, closer.Close()
+}
+
+// Has tells whether a key is there.
+func (x *Index) Has(key []byte) (bool, error) {
+	value, err := x.Get(key)
+	return value != nil, err
+}
+
+// Each calls f for the keys from the first one to before the one of end, in their order, or from the
+// last one back, until f returns false. Key and value are valid during the call.
+func (x *Index) Each(from, end []byte, backwards bool, f func(key, value []byte) bool) error {
+	rows, err := x.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end})
+	if err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	first, next := rows.First, rows.Next
+	if backwards {
+		first, next = rows.Last, rows.Prev
+	}
+	for ok := first(); ok; ok = next() {
+		if !f(rows.Key(), rows.Value()) {
+			break
+		}
+	}
+	if err := errors.Join(rows.Error(), rows.Close()); err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	return nil
+}
+
+// Applied returns the sequence number up to which a log was applied.
+func (x *Index) Applied(log string) (uint64, error) {
+	value, err := x.Get(Key('a', log))
+	if err != nil || value == nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint64(value), nil
+}
+
+// Batch is a number of changes that are made together.
+type Batch struct{ batch *pebble.Batch }
+
+// Batch begins a batch.
+func (x *Index) Batch() Batch { return Batch{x.db.NewBatch()} }
+
+// Set, Delete and DeleteRange are written by Commit; their errors come from it as well.
+func (b Batch) Set(key, value []byte) { _ = b.batch.Set(key, value, nil) }
+
+// Delete removes a key.
+func (b Batch) Delete(key []byte) { _ = b.batch.Delete(key, nil) }
+
+// DeleteRange removes the keys from the first one to before end.
+func (b Batch) DeleteRange(from, end []byte) { _ = b.batch.DeleteRange(from, end, nil) }
+
+// Commit makes the changes, with the place that the log was applied to. It does not wait for the
+// disk: what is lost with the machine's power is followed again.
+func (b Batch) Commit(log string, applied uint64) error {
+	b.Set(Key('a', log), binary.BigEndian.AppendUint64(nil, applied))
+	if err := b.batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write the index: %w", err)
+	}
+	return nil
+}
+
+// Clear removes everything.
+func (x *Index) Clear() error {
+	if err := x.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync); err != nil {
+		return fmt.Errorf("clear the index: %w", err)
+	}
+	return nil
+}
+
+// Key joins a table's letter and texts, which must have no zero byte, to a key.
+func Key(table byte, parts ...string) []byte {
+	size := 1
+	for _, part := range parts {
+		size += len(part) + 1
+	}
+	key := append(make([]byte, 0, size+8), table)
+	for i, part := range parts {
+		if i > 0 {
+			key = append(key, 0)
+		}
+		key = append(key, part...)
+	}
+	return key
+}
+
+// Prefix is what the keys begin with that have more parts, and End what comes behind them.
+func Prefix(table byte, parts ...string) []byte { return append(Key(table, parts...), 0) }
+
+// End is the first key behind all that begin with the prefix.
+func End(prefix []byte) []byte {
+	end := append([]byte{}, prefix...)
+	end[len(end)-1]++
+	return end
+}
+
+// KeySeq is a key that ends with a number, so that keys are in its order.
+func KeySeq(table byte, part string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(Prefix(table, part), seq)
+}
+
+// SeqOf returns the number that ends a key of KeySeq.
+func SeqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }

@@ -1,0 +1,186 @@
+// Package journal keeps the messages of channels in logs, one a slot, and knows from an index which
+// message of a channel is where. Every node follows all logs; the owner of a slot numbers the
+// messages of its channels and appends them.
+//
+// It may import fabric for the logs, im/index and im/message. It must never import sessions, the
+// cluster or an HTTP API: it is told which slots this node owns.
+//
+// # Safety
+//
+// An owner appends behind the entry that it takes for the newest; the log refuses when it is not.
+// So two nodes that both believe they own a slot cannot both number a message: ownership is for
+// speed alone. An owner whose append failed reads on to the end of the log, finds what of its own
+// is stored, and sends the rest again.
+//
+// Many appends are under way at a time, so one can be lost and a later one be stored, if another
+// writer fills the place between: then its numbers do not follow. Therefore an owner begins with an
+// entry that names a new epoch, each message says in which epoch and behind which entry of its
+// channel it was meant to be, and a message counts only if the newest epoch and entry are those.
+// That every node finds alike from the log; its writer does not tell the sender of a message before
+// all that went before it are stored.
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/im/index"
+	"github.com/parleyio/parley/internal/im/message"
+)
+
+// Sentinel errors.
+var (
+	// ErrNotOwner says that this node does not own the message's slot.
+	ErrNotOwner = errors.New("the slot is another node's")
+	// ErrStaleIndex says that the index was made from other logs: it has to be cleared.
+	ErrStaleIndex = errors.New("the index is of other logs")
+	// ErrBusy says that too many messages wait to be stored.
+	ErrBusy = errors.New("too many messages wait to be stored")
+)
+
+// Options configure a Journal.
+type Options struct {
+	Slots int
+	// Open opens the log of that name.
+	Open  func(ctx context.Context, config fabric.LogConfig) (fabric.Log, error)
+	Index *index.Index
+	// Applied is told of each message that is stored, in the order of its log, when the index has
+	// it; owned says whether this node owned the slot then. Each log has its own goroutine; the call
+	// holds up only that.
+	Applied func(m *message.Message, owned bool)
+	Logger  *slog.Logger
+}
+
+// Journal is the logs of all channels.
+type Journal struct {
+	options Options
+	slots   []*slot
+	running sync.WaitGroup
+}
+
+// Open opens the logs. Nothing is followed before Run. It returns ErrStaleIndex when the index goes
+// further than a log.
+func Open(ctx context.Context, options Options) (*Journal, error) {
+	j := &Journal{options: options, slots: make([]*slot, options.Slots)}
+	for i := range j.slots {
+		name := fmt.Sprintf("im-%d", i)
+		l, err := options.Open(ctx, fabric.LogConfig{Name: name})
+		if err != nil {
+			return nil, fmt.Errorf("open the log of slot %d: %w", i, err)
+		}
+		pipe, ok := l.(fabric.PipeLog)
+		if !ok {
+			return nil, fmt.Errorf("open the log of slot %d: %w: the driver of this log cannot send", i, fabric.ErrUnsupported)
+		}
+		applied, err := options.Index.Applied(name)
+		if err != nil {
+			return nil, err
+		}
+		j.slots[i] = newSlot(j, i, name, pipe, applied)
+		row, err := options.Index.Get(index.Key(tableEpoch, name))
+		if err != nil {
+			return nil, err
+		}
+		j.slots[i].current, _ = decodeEpoch(row)
+		if applied == 0 {
+			continue
+		}
+		last, err := j.slots[i].end(ctx)
+		if err == nil && last < applied {
+			err = ErrStaleIndex
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open the log of slot %d: %w", i, err)
+		}
+	}
+	return j, nil
+}
+
+// CatchUp waits until the index has what the logs had when it was called, or ctx ends.
+func (j *Journal) CatchUp(ctx context.Context) error {
+	for _, s := range j.slots {
+		last, err := s.end(ctx)
+		if err == nil {
+			err = s.reach(ctx, last)
+		}
+		if err != nil {
+			return fmt.Errorf("catch up with slot %d: %w", s.number, err)
+		}
+	}
+	return nil
+}
+
+// Run follows the logs until ctx ends.
+func (j *Journal) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(j.slots))
+	for i, s := range j.slots {
+		all.Go(func() { errs[i] = s.run(ctx) })
+	}
+	all.Wait()
+	j.running.Wait()
+	return errors.Join(errs...)
+}
+
+// Own says which slots this node owns from now on.
+func (j *Journal) Own(owns func(slot int) bool) {
+	for _, s := range j.slots {
+		s.own(owns(s.number))
+	}
+}
+
+// Outcome is what became of a message.
+type Outcome struct {
+	ID  int64
+	Seq uint64
+	Err error // nil when it is stored
+	// Repeated says that the sender had sent it before.
+	Repeated bool
+}
+
+// Append numbers and stores a message. done is called once, from any goroutine, and must not wait:
+// when the message is on the disks of a majority, with its number; the same number and ID again for
+// a message that its sender has sent before. ErrNotOwner, ErrBusy, and after AppendTimeout at the
+// latest fabric.ErrUnavailable: then it may be stored or not, and sending it again tells.
+func (j *Journal) Append(m *message.Message, done func(Outcome)) {
+	j.slotOf(m.Channel).append(m, done)
+}
+
+func (j *Journal) slotOf(c message.Channel) *slot { return j.slots[c.Slot(len(j.slots))] }
+
+// Slot returns the number of the channel's slot.
+func (j *Journal) Slot(c message.Channel) int { return c.Slot(len(j.slots)) }
+
+// Lag returns how many entries of all logs this node knows to be sent and has not applied.
+func (j *Journal) Lag() int {
+	n := 0
+	for _, s := range j.slots {
+		n += s.lag()
+	}
+	return n
+}
+
+// Tables of the index, by the first letter of their keys.
+const (
+	tableHead     = 'h' // channel: the newest message
+	tableMessage  = 'm' // channel, number: where in the log
+	tableNo       = 'n' // channel, sender's number, sender: number
+	tableID       = 'i' // channel, ID: number
+	tableCommands = 'c' // user, shadow channel that has commands for the user alone
+	tableEpoch    = 'e' // log: the newest epoch
+	tableSent     = 's' // user, channel: the user's newest message there
+)
+
+// subject is where a channel's messages are in its log.
+func subject(c message.Channel) string { return "c." + fabric.Token(c.Key()) }
+
+func idText(id int64) string { return strconv.FormatInt(id, 36) }
+
+// pause waits between two tries.
+func pause(ctx context.Context) { fabric.Pause(ctx, 100*time.Millisecond) }

@@ -1,0 +1,496 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/im/message"
+)
+
+const (
+	// AppendTimeout bounds the wait of a message that is to be stored, from Append on.
+	AppendTimeout = 8 * time.Second
+	// maxWaiting bounds the messages of one slot that wait to be sent to its log.
+	maxWaiting = 8192
+	// A message is sent alone as long as few wait and few are under way: that is fastest for each.
+	// More go as one batch, which costs a log of one copy several times as much as a message, and the
+	// disk one flush.
+	maxSingles = 16
+	minBatch   = 16
+	maxBatches = 2
+)
+
+// appending is a message on its way into the log.
+type appending struct {
+	message *message.Message
+	done    func(Outcome)
+	also    []func(Outcome) // of those who sent the same meanwhile
+	order   uint64          // of arrival
+	until   time.Time       // when it is too late to send it
+	stored  bool            // in the log, and not yet in the index
+}
+
+// repeatKey is what tells that a sender sends a message again.
+type repeatKey struct {
+	channel message.Channel
+	from    string
+	no      string
+}
+
+func (a *appending) key() repeatKey {
+	return repeatKey{a.message.Channel, a.message.From, a.message.ClientMsgNo}
+}
+
+// flight is one send. They are settled in their order: behind one that was lost, a later one may have
+// been stored, at a place that the first should have had, with numbers that do not follow (another
+// node that took itself for the owner filled the place). Nobody is told of such.
+type flight struct {
+	list     []*appending
+	before   uint64 // the entry that it was sent behind
+	answered bool
+	err      error
+}
+
+// slot is one log, with what this node sends to it.
+type slot struct {
+	journal *Journal
+	number  int
+	name    string
+	log     fabric.PipeLog
+
+	mu       sync.Mutex // guards the following fields
+	current  uint64     // newest epoch in the log; used by apply only
+	epoch    uint64     // of what this node sends
+	position uint64     // of the log up to which the index has it
+	moved    chan struct{}
+	owned    bool
+	syncing  bool   // reading to the end of the log before sending
+	tail     uint64 // number of the newest entry, ours included
+	arrived  uint64 // messages, ever
+	waiting  []*appending
+	failed   []*appending // sent, and perhaps not stored
+	flights  []*flight    // sends that were not settled, in their order
+	singles  int          // under way
+	batches  int
+	heads    map[message.Channel]Head // newest messages that the index does not have yet
+	repeats  map[repeatKey]*appending // what the index does not have yet
+}
+
+func newSlot(j *Journal, number int, name string, log fabric.PipeLog, applied uint64) *slot {
+	return &slot{
+		journal: j, number: number, name: name, log: log, position: applied, moved: make(chan struct{}),
+		heads: map[message.Channel]Head{}, repeats: map[repeatKey]*appending{},
+	}
+}
+
+func (s *slot) appliedTo() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.position
+}
+
+func (s *slot) lag() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, int(s.tail)-int(s.position))
+}
+
+// awaitApplied waits until the index has the entry with that number.
+func (s *slot) awaitApplied(ctx context.Context, seq uint64) error {
+	for {
+		s.mu.Lock()
+		there, moved := s.position >= seq, s.moved
+		s.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// reach waits until the index has what the log has up to a number. The last entries may have been
+// removed, and never come.
+func (s *slot) reach(ctx context.Context, last uint64) error {
+	for {
+		waiting, cancel := context.WithTimeout(ctx, reachPause)
+		err := s.awaitApplied(waiting, last)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		position := s.appliedTo()
+		page, err := s.log.Read(ctx, ">", position+1, 1)
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 || page[0].Seq > last {
+			return nil
+		}
+	}
+}
+
+// reachPause is how long entries are waited for until it is looked whether there are any.
+const reachPause = 100 * time.Millisecond
+
+// applied notes that the index has the log up to position, and returns whether the slot is ours.
+func (s *slot) applied(position uint64, messages []stored) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.position = position
+	close(s.moved)
+	s.moved = make(chan struct{})
+	for _, m := range messages {
+		if s.heads[m.Channel].Seq == m.Seq {
+			delete(s.heads, m.Channel)
+		}
+		key := repeatKey{m.Channel, m.From, m.ClientMsgNo}
+		if a := s.repeats[key]; a != nil && a.stored {
+			delete(s.repeats, key)
+		}
+	}
+	return s.owned
+}
+
+// own takes the slot, or gives it up: what waits is refused then, what is under way ends by itself.
+func (s *slot) own(owned bool) {
+	s.mu.Lock()
+	if s.owned == owned {
+		s.mu.Unlock()
+		return
+	}
+	s.owned = owned
+	var refused []*appending
+	if owned {
+		s.sync()
+	} else {
+		refused = s.waiting
+		s.waiting = nil
+		s.forget(refused)
+	}
+	s.mu.Unlock()
+	finish(refused, ErrNotOwner)
+}
+
+// finish tells those who wait for messages that they are not stored.
+func finish(list []*appending, err error) {
+	for _, a := range list {
+		a.finish(Outcome{ID: a.message.ID, Err: err})
+	}
+}
+
+func (a *appending) finish(outcome Outcome) {
+	a.done(outcome)
+	outcome.Repeated = true
+	for _, done := range a.also {
+		done(outcome)
+	}
+}
+
+// forget drops what is known of messages that will not be stored. The caller holds s.mu.
+func (s *slot) forget(list []*appending) {
+	for _, a := range list {
+		if s.repeats[a.key()] == a {
+			delete(s.repeats, a.key())
+		}
+	}
+}
+
+func (s *slot) append(m *message.Message, done func(Outcome)) {
+	outcome, answered := s.enter(m, done)
+	if answered {
+		done(outcome)
+	}
+}
+
+// enter queues a message, unless there is an answer at once.
+func (s *slot) enter(m *message.Message, done func(Outcome)) (Outcome, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	refuse := func(err error) (Outcome, bool) { return Outcome{ID: m.ID, Err: err}, true }
+	switch {
+	case !s.owned:
+		return refuse(ErrNotOwner)
+	case len(s.waiting) >= maxWaiting:
+		return refuse(ErrBusy)
+	}
+	s.arrived++
+	a := &appending{message: m, done: done, order: s.arrived, until: time.Now().Add(AppendTimeout - fabric.SendTimeout)}
+	if m.ClientMsgNo != "" {
+		if before := s.repeats[a.key()]; before != nil {
+			if before.stored {
+				return Outcome{ID: before.message.ID, Seq: before.message.Seq, Repeated: true}, true
+			}
+			before.also = append(before.also, done)
+			return Outcome{}, false
+		}
+		seq, id, err := s.journal.byNo(m)
+		if err != nil {
+			return refuse(err)
+		}
+		if seq > 0 {
+			return Outcome{ID: id, Seq: seq, Repeated: true}, true
+		}
+		s.repeats[a.key()] = a
+	}
+	s.waiting = append(s.waiting, a)
+	s.pump()
+	return Outcome{}, false
+}
+
+// pump sends what waits. The caller holds s.mu.
+func (s *slot) pump() {
+	for !s.syncing && s.owned && len(s.waiting) > 0 {
+		n := 1
+		if len(s.waiting) >= minBatch {
+			if n = s.batchSize(); n > 1 && s.batches >= maxBatches {
+				return
+			}
+		}
+		if n == 1 && s.singles >= maxSingles {
+			return
+		}
+		list := s.waiting[:n:n]
+		s.waiting = s.waiting[n:]
+		if !s.send(list) {
+			return
+		}
+	}
+}
+
+// batchSize returns how many of those that wait fit into one batch. The caller holds s.mu.
+func (s *slot) batchSize() int {
+	size := 0
+	for i, a := range s.waiting {
+		size += len(a.message.Payload) + 1024 // more than its other fields take
+		if i == fabric.MaxSend || i > 0 && size > fabric.MaxSendSize {
+			return i
+		}
+	}
+	return len(s.waiting)
+}
+
+// send numbers messages and sends them behind the newest entry. It returns false when the slot has
+// to be synced. The caller holds s.mu.
+func (s *slot) send(list []*appending) bool {
+	entries := make([]fabric.NewEntry, len(list))
+	for i, a := range list {
+		m := a.message
+		head, known := s.heads[m.Channel]
+		if !known {
+			var err error
+			if head, err = s.journal.Head(m.Channel); err != nil {
+				s.lost(list, err)
+				return false
+			}
+		}
+		m.Epoch, m.Seq, m.Prev = s.epoch, head.Seq+1, head.Place
+		s.heads[m.Channel] = Head{Seq: m.Seq, Place: s.tail + uint64(i+1)}
+		entries[i] = fabric.NewEntry{
+			Subject: subject(m.Channel), Payload: m.Append(make([]byte, 0, len(m.Payload)+128)),
+			TTL: time.Duration(m.Expire) * time.Second,
+		}
+	}
+	return s.fly(list, entries)
+}
+
+// fly sends entries behind the newest one. It returns false when the slot has to be synced. The caller
+// holds s.mu.
+func (s *slot) fly(list []*appending, entries []fabric.NewEntry) bool {
+	f := &flight{list: list, before: s.tail}
+	under := &s.singles
+	if len(list) > 1 {
+		under = &s.batches
+	}
+	s.tail += uint64(len(entries))
+	err := s.log.Send(f.before, entries, func(err error) { s.sent(f, under, err) })
+	if err != nil {
+		s.lost(list, err)
+		return false
+	}
+	*under++
+	s.flights = append(s.flights, f)
+	return true
+}
+
+// begin sends the entry that names a new epoch. The caller holds s.mu.
+func (s *slot) begin() bool {
+	s.epoch = rand.Uint64()
+	return s.fly(nil, []fabric.NewEntry{{Subject: epochSubject, Payload: encodeEpoch(s.epoch)}})
+}
+
+// sent takes the log's answer to a send.
+func (s *slot) sent(f *flight, under *int, err error) {
+	s.mu.Lock()
+	*under--
+	f.answered, f.err = true, err
+	var settled []*appending
+	for len(s.flights) > 0 && s.flights[0].answered {
+		first := s.flights[0]
+		s.flights[0] = nil
+		s.flights = s.flights[1:]
+		if first.err != nil || s.syncing {
+			s.lost(first.list, first.err)
+			continue
+		}
+		for i, a := range first.list {
+			a.stored = true
+			if first.before+uint64(i+1) <= s.position && s.repeats[a.key()] == a { // the index was faster
+				delete(s.repeats, a.key())
+			}
+		}
+		settled = append(settled, first.list...)
+	}
+	s.pump()
+	s.mu.Unlock()
+	for _, a := range settled {
+		a.finish(Outcome{ID: a.message.ID, Seq: a.message.Seq})
+	}
+}
+
+// lost notes messages of which nobody knows whether they are stored. The caller holds s.mu.
+func (s *slot) lost(list []*appending, err error) {
+	if err != nil && !errors.Is(err, fabric.ErrConflict) {
+		s.journal.options.Logger.Warn("messages were not stored at once", "slot", s.number,
+			"messages", len(list), "error", err)
+	}
+	s.failed = append(s.failed, list...)
+	s.sync()
+}
+
+// sync starts to read to the end of the log. The caller holds s.mu.
+func (s *slot) sync() {
+	if s.syncing {
+		return
+	}
+	s.syncing = true
+	s.journal.running.Go(func() {
+		for !s.synced() {
+			time.Sleep(syncPause)
+		}
+	})
+}
+
+// syncPause is between two tries to read to the end of a log.
+const syncPause = 50 * time.Millisecond
+
+// synced tries once to learn what the log has; it returns whether the slot can go on, or has been
+// given up.
+func (s *slot) synced() bool {
+	s.mu.Lock()
+	if len(s.flights) > 0 { // their answers come, at the latest after fabric.SendTimeout
+		late := s.late()
+		s.mu.Unlock()
+		finish(late, errLate)
+		return false
+	}
+	if !s.owned {
+		failed := append(s.failed, s.waiting...)
+		s.failed, s.waiting, s.syncing = nil, nil, false
+		s.forget(failed)
+		clear(s.heads)
+		s.mu.Unlock()
+		finish(failed, fmt.Errorf("%w: %w", fabric.ErrUnavailable, ErrNotOwner))
+		return true
+	}
+	late := s.late()
+	s.mu.Unlock()
+	finish(late, errLate)
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	info, err := s.log.Info(ctx)
+	if err == nil {
+		err = s.reach(ctx, info.LastSeq)
+	}
+	if errors.Is(err, fabric.ErrClosed) {
+		s.mu.Lock()
+		s.owned = false // the node stops
+		s.mu.Unlock()
+		return false
+	}
+	if err != nil {
+		return false
+	}
+	s.resume(info.LastSeq)
+	return true
+}
+
+// errLate says that a message waited for too long for its log.
+var errLate = fmt.Errorf("%w: the log does not answer", fabric.ErrUnavailable)
+
+// late takes out what nobody waits for any more. The caller holds s.mu.
+func (s *slot) late() []*appending {
+	now := time.Now()
+	var late []*appending
+	for _, list := range []*[]*appending{&s.failed, &s.waiting} {
+		kept := (*list)[:0]
+		for _, a := range *list {
+			if now.After(a.until) {
+				late = append(late, a)
+			} else {
+				kept = append(kept, a)
+			}
+		}
+		clear((*list)[len(kept):])
+		*list = kept
+	}
+	s.forget(late)
+	return late
+}
+
+// resume goes on behind the entry with that number, which the index has: what failed and is stored, or
+// was sent by another node meanwhile, is told; the rest goes again, before what waits.
+func (s *slot) resume(last uint64) {
+	s.mu.Lock()
+	clear(s.heads)
+	again := append(s.failed, s.waiting...)
+	slices.SortFunc(again, func(a, b *appending) int { return cmp.Compare(a.order, b.order) })
+	s.failed, s.waiting = nil, nil
+	outcomes := map[*appending]Outcome{}
+	var done []*appending
+	for _, a := range again {
+		if o := s.found(a.message); o.Seq > 0 {
+			outcomes[a] = o
+			done = append(done, a)
+		} else {
+			s.waiting = append(s.waiting, a)
+		}
+	}
+	s.forget(done)
+	s.tail = last
+	s.syncing = false
+	if s.begin() {
+		s.pump()
+	}
+	s.mu.Unlock()
+	for _, a := range done {
+		a.finish(outcomes[a])
+	}
+}
+
+// found returns the outcome of a message that the index has: under its ID, or under another that its
+// sender got from another node.
+func (s *slot) found(m *message.Message) Outcome {
+	if seq, err := s.journal.SeqOfID(m.Channel, m.ID); err == nil && seq > 0 {
+		return Outcome{ID: m.ID, Seq: seq}
+	}
+	if m.ClientMsgNo == "" {
+		return Outcome{}
+	}
+	seq, id, err := s.journal.byNo(m)
+	if err != nil {
+		return Outcome{}
+	}
+	return Outcome{ID: id, Seq: seq, Repeated: true}
+}

@@ -1,0 +1,312 @@
+package im
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/im/journal"
+	"github.com/parleyio/parley/internal/im/message"
+)
+
+// Subjects of what goes between nodes; those that end with a dot have the receiver's token behind.
+const (
+	subjectAppend  = "append."
+	subjectAnswer  = "answer."
+	subjectAwait   = "await."
+	subjectLogin   = "login"
+	subjectKick    = "kick"
+	subjectPassing = "passing" // messages that are not stored
+)
+
+const (
+	// sendTimeout bounds the wait of a sender for the answer to a message.
+	sendTimeout = 8 * time.Second
+	// askTimeout is after how long an owner that does not answer is asked again, or the next one.
+	askTimeout = 2 * time.Second
+	// relaySweep is between two looks for such, and the pause before a refused message goes again.
+	relaySweep = 100 * time.Millisecond
+	// awaitTimeout bounds the wait until the other nodes know of a change.
+	awaitTimeout = 2 * time.Second
+)
+
+// relay takes messages to the owners of their slots, and back what became of them.
+type relay struct {
+	server *Server
+
+	mu      sync.Mutex // guards the following fields
+	count   uint64
+	pending map[uint64]*sending // by the number of the question
+	again   []*sending          // to be asked again
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+// sending is a message on its way.
+type sending struct {
+	message *message.Message
+	done    func(journal.Outcome)
+	until   time.Time // when the sender is told that it failed
+	ask     time.Time // when it is asked again
+}
+
+func newRelay(s *Server) (*relay, error) {
+	r := &relay{server: s, pending: map[uint64]*sending{}, stop: make(chan struct{})}
+	own := fabric.Token(s.options.Node)
+	for subject, handle := range map[string]func(fabric.Message){
+		subjectAppend + own: r.asked,
+		subjectAnswer + own: r.answered,
+		subjectAwait + own:  r.awaited,
+		subjectLogin:        s.hub.loggedIn,
+		subjectKick:         s.hub.kicked,
+		subjectPassing:      s.passed,
+	} {
+		if _, err := s.options.Signal.Subscribe(subject, handle, fabric.SkipSelf()); err != nil {
+			return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+	}
+	r.done.Go(r.sweepLoop)
+	return r, nil
+}
+
+func (r *relay) close() {
+	close(r.stop)
+	r.done.Wait()
+}
+
+// send takes a message to its slot's owner. done is called once.
+func (r *relay) send(m *message.Message, done func(journal.Outcome)) {
+	now := time.Now()
+	r.try(&sending{message: m, done: done, until: now.Add(sendTimeout)}, now)
+}
+
+// try asks the present owner.
+func (r *relay) try(one *sending, now time.Time) {
+	s := r.server
+	node, self := s.options.Owner(s.journal.Slot(one.message.Channel))
+	if self {
+		s.journal.Append(one.message, func(o journal.Outcome) { r.finish(one, o) })
+		return
+	}
+	if node == "" {
+		r.retry(one)
+		return
+	}
+	r.mu.Lock()
+	r.count++
+	number := r.count
+	one.ask = now.Add(askTimeout)
+	r.pending[number] = one
+	r.mu.Unlock()
+	question := binary.BigEndian.AppendUint64(make([]byte, 0, 128+len(one.message.Payload)), number)
+	question = append(question, byte(len(s.options.Node)))
+	question = append(question, s.options.Node...)
+	question = one.message.Append(question)
+	if err := s.options.Signal.Publish(context.Background(), subjectAppend+fabric.Token(node), question); err != nil {
+		r.mu.Lock()
+		delete(r.pending, number)
+		r.mu.Unlock()
+		r.retry(one)
+	}
+}
+
+// retry has a message go again a little later.
+func (r *relay) retry(one *sending) {
+	r.mu.Lock()
+	r.again = append(r.again, one)
+	r.mu.Unlock()
+}
+
+// finish tells the sender, or has the message go again when its slot has another owner now.
+func (r *relay) finish(one *sending, o journal.Outcome) {
+	if errors.Is(o.Err, journal.ErrNotOwner) && time.Now().Before(one.until) {
+		r.retry(one)
+		return
+	}
+	one.done(o)
+}
+
+// Codes of an answer.
+const (
+	answerStored = iota
+	answerRepeated
+	answerNotOwner
+	answerBusy
+	answerFailed
+)
+
+func answerOf(o journal.Outcome) byte {
+	switch {
+	case o.Err == nil && o.Repeated:
+		return answerRepeated
+	case o.Err == nil:
+		return answerStored
+	case errors.Is(o.Err, journal.ErrNotOwner):
+		return answerNotOwner
+	case errors.Is(o.Err, journal.ErrBusy):
+		return answerBusy
+	}
+	return answerFailed
+}
+
+// asked takes a message from another node, as the owner of its slot.
+func (r *relay) asked(question fabric.Message) {
+	data := question.Payload
+	if len(data) < 9 || len(data) < 9+int(data[8]) {
+		r.server.metrics.dropped(dropMalformed)
+		return
+	}
+	number := append([]byte{}, data[:8]...)
+	node := string(data[9 : 9+int(data[8])])
+	m, err := message.Decode(data[9+int(data[8]):])
+	if err != nil {
+		r.server.metrics.dropped(dropMalformed)
+		return
+	}
+	r.server.journal.Append(m, func(o journal.Outcome) {
+		answer := append(number, answerOf(o))
+		answer = binary.BigEndian.AppendUint64(answer, uint64(o.ID))
+		answer = binary.BigEndian.AppendUint64(answer, o.Seq)
+		// One that is lost is asked for again.
+		_ = r.server.options.Signal.Publish(context.Background(), subjectAnswer+fabric.Token(node), answer)
+	})
+}
+
+// answered takes an owner's answer.
+func (r *relay) answered(answer fabric.Message) {
+	data := answer.Payload
+	if len(data) != 8+1+8+8 {
+		r.server.metrics.dropped(dropMalformed)
+		return
+	}
+	number := binary.BigEndian.Uint64(data)
+	r.mu.Lock()
+	one := r.pending[number]
+	delete(r.pending, number)
+	r.mu.Unlock()
+	if one == nil {
+		return // it was asked again meanwhile
+	}
+	o := journal.Outcome{ID: int64(binary.BigEndian.Uint64(data[9:])), Seq: binary.BigEndian.Uint64(data[17:])}
+	switch data[8] {
+	case answerStored:
+	case answerRepeated:
+		o.Repeated = true
+	case answerNotOwner:
+		o.Err = journal.ErrNotOwner
+	case answerBusy:
+		o.Err = journal.ErrBusy
+	default:
+		o.Err = fabric.ErrUnavailable
+	}
+	r.finish(one, o)
+}
+
+// sweepLoop asks again what was not answered, until the sender's time is up.
+func (r *relay) sweepLoop() {
+	ticker := time.NewTicker(relaySweep)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.stop:
+			r.giveUp()
+			return
+		case now := <-ticker.C:
+			r.sweep(now)
+		}
+	}
+}
+
+func (r *relay) sweep(now time.Time) {
+	r.mu.Lock()
+	again := r.again
+	r.again = nil
+	for number, one := range r.pending {
+		if now.After(one.ask) {
+			delete(r.pending, number)
+			again = append(again, one)
+		}
+	}
+	r.mu.Unlock()
+	for _, one := range again {
+		if now.After(one.until) {
+			one.done(journal.Outcome{ID: one.message.ID, Err: fabric.ErrUnavailable})
+			continue
+		}
+		r.try(one, now)
+	}
+}
+
+// giveUp tells all senders that the node stops.
+func (r *relay) giveUp() {
+	r.mu.Lock()
+	all := r.again
+	for _, one := range r.pending {
+		all = append(all, one)
+	}
+	r.again = nil
+	clear(r.pending)
+	r.mu.Unlock()
+	for _, one := range all {
+		one.done(journal.Outcome{ID: one.message.ID, Err: fabric.ErrUnavailable})
+	}
+}
+
+// Spread waits until every other node knows of an entry of the registry, or awaitTimeout is over: a
+// node that does not answer is about to be dropped.
+func (s *Server) Spread(ctx context.Context, seq uint64) {
+	if seq == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, node := range s.options.Nodes() {
+		all.Go(func() {
+			_, err := s.options.Signal.Request(ctx, subjectAwait+fabric.Token(node), strconv.AppendUint(nil, seq, 10))
+			if err != nil {
+				s.options.Logger.Debug("a node does not say that it knows of a change", "node", node, "error", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// awaited answers when this node has an entry of the registry.
+func (r *relay) awaited(question fabric.Message) {
+	seq, err := strconv.ParseUint(string(question.Payload), 10, 64)
+	if err != nil {
+		r.server.metrics.dropped(dropMalformed)
+		return
+	}
+	respond := func() { _ = r.server.options.Signal.Respond(question, nil) }
+	if r.server.registry.Position() >= seq {
+		respond()
+		return
+	}
+	r.done.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), awaitTimeout)
+		defer cancel()
+		if r.server.registry.Await(ctx, seq) == nil {
+			respond()
+		}
+	})
+}
+
+// tell publishes what all other nodes are to know.
+func (s *Server) tell(subject string, what any) {
+	payload, err := json.Marshal(what)
+	if err == nil {
+		err = s.options.Signal.Publish(context.Background(), subject, payload)
+	}
+	if err != nil {
+		s.metrics.dropped(dropTell)
+		s.options.Logger.Warn("the other nodes were not told", "subject", subject, "error", err)
+	}
+}

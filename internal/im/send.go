@@ -1,0 +1,306 @@
+package im
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/parleyio/parley/internal/fabric"
+	"github.com/parleyio/parley/internal/im/journal"
+	"github.com/parleyio/parley/internal/im/message"
+	"github.com/parleyio/parley/internal/im/registry"
+	"github.com/parleyio/parley/internal/im/wire"
+)
+
+func reasonText(r wire.Reason) string { return strconv.Itoa(int(r)) }
+
+// send handles a SEND.
+func (c *session) send(p *wire.Send, request string) {
+	s := c.server
+	begin := time.Now()
+	c.mu.Lock()
+	if c.phase != phaseOpen {
+		c.mu.Unlock()
+		return
+	}
+	cipher, uid := c.cipher, c.uid
+	full := c.sending >= s.options.MaxPendingSends
+	if !full {
+		c.sending++
+	}
+	c.counts.inMessages++
+	c.counts.inMessageBytes += int64(len(p.Payload))
+	c.mu.Unlock()
+	ack := &wire.Sendack{Flags: p.Flags, ClientSeq: p.ClientSeq, ClientMsgNo: p.ClientMsgNo}
+	answer := func(reason wire.Reason) {
+		ack.Reason = reason
+		s.metrics.sends.WithLabelValues(reasonText(reason)).Inc()
+		s.metrics.sendSeconds.Observe(time.Since(begin).Seconds())
+		c.write(c.encode(ack, request))
+	}
+	if full {
+		s.metrics.dropped(dropFlood)
+		answer(wire.ReasonRateLimited)
+		return
+	}
+	done := func(reason wire.Reason) {
+		c.mu.Lock()
+		c.sending--
+		c.mu.Unlock()
+		answer(reason)
+	}
+	if cipher != nil {
+		if cipher.OpenSend(p) != nil {
+			done(wire.ReasonBadPayload)
+			return
+		}
+	}
+	m, reason := s.messageOf(uid, p)
+	ack.MessageID = m.ID
+	if reason == wire.ReasonSuccess {
+		reason = s.permit(uid, m)
+	}
+	if reason != wire.ReasonSuccess {
+		done(reason)
+		return
+	}
+	if m.Flags&wire.NoPersist != 0 {
+		done(wire.ReasonSuccess)
+		s.pass(m, c)
+		return
+	}
+	s.hub.origins.Store(m.ID, c)
+	s.relay.send(m, func(o journal.Outcome) {
+		if o.Err != nil || o.Repeated {
+			s.hub.origins.Delete(m.ID)
+		}
+		if o.Err == nil {
+			ack.MessageID, ack.MessageSeq = o.ID, o.Seq
+		}
+		done(reasonOf(o.Err))
+	})
+}
+
+// reasonOf is what a client is told of an error.
+func reasonOf(err error) wire.Reason {
+	var refusal Refusal
+	switch {
+	case err == nil:
+		return wire.ReasonSuccess
+	case errors.Is(err, journal.ErrBusy):
+		return wire.ReasonRateLimited
+	case errors.As(err, &refusal):
+		return refusal.Reason
+	}
+	return wire.ReasonSystemError
+}
+
+// messageOf makes a message of what a client sent.
+func (s *Server) messageOf(uid string, p *wire.Send) (*message.Message, wire.Reason) {
+	now := time.Now()
+	m := &message.Message{
+		ID: s.ids.next(now), From: uid, ClientMsgNo: p.ClientMsgNo, Flags: p.Flags &^ wire.Dup, Setting: p.Setting,
+		Topic: p.Topic, Expire: p.Expire, Time: now.UnixMilli(), Payload: p.Payload,
+	}
+	if !knownType(p.ChannelType) {
+		return m, wire.ReasonBadChannel
+	}
+	if !checkChannelID(p.ChannelID, p.ChannelType) || len(p.ClientMsgNo) > message.MaxID || len(p.Topic) > message.MaxID ||
+		!plain(p.ClientMsgNo) || !plain(p.Topic) {
+		return m, wire.ReasonBadChannelID
+	}
+	if len(p.Payload) > MaxPayload {
+		return m, wire.ReasonBadPayload
+	}
+	if m.ClientMsgNo == "" {
+		m.ClientMsgNo = newClientMsgNo()
+	}
+	m.Channel = message.Stored(uid, p.ChannelID, p.ChannelType)
+	if m.Flags&wire.SyncOnce != 0 {
+		m.Channel = m.Channel.Commands()
+	}
+	return m, wire.ReasonSuccess
+}
+
+// MaxPayload is the largest payload of a message in bytes: more than the original takes, and what one
+// entry of a log carries.
+const MaxPayload = fabric.MaxValueSize - 8<<10
+
+func knownType(kind uint8) bool { return kind >= message.Person && kind <= message.AgentGroup }
+
+// checkChannelID tells whether clients may use an id for a channel of that type. Topics and agents have
+// the parent's id in theirs, customer services the visitor's.
+func checkChannelID(id string, kind uint8) bool {
+	if kind == message.CommunityTopic || kind == message.Agent {
+		for i := range len(id) {
+			if id[i] == '@' && i > 0 && i < len(id)-1 {
+				return message.CheckID(id[:i]) && message.CheckID(id[i+1:])
+			}
+		}
+	}
+	return message.CheckID(id)
+}
+
+// plain tells whether a text has no control characters, which separate the parts of keys.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' {
+			return false
+		}
+	}
+	return true
+}
+
+func newClientMsgNo() string {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // it never fails
+	return hex.EncodeToString(random[:])
+}
+
+// permit tells whether a user may send a message, in the order of the original.
+func (s *Server) permit(uid string, m *message.Message) wire.Reason {
+	own, _, err := s.registry.Channel(message.Channel{ID: uid, Type: message.Person})
+	if err != nil {
+		return wire.ReasonSystemError
+	}
+	if own.SendBan {
+		return wire.ReasonSendBanned
+	}
+	c := m.Channel.Base()
+	known, _, err := s.registry.Channel(c)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case known.Ban:
+		return wire.ReasonBanned
+	case known.Disband:
+		return wire.ReasonDisbanded
+	}
+	switch c.Type {
+	case message.CustomerService, message.Info, message.Visitors, message.Agent:
+		return wire.ReasonSuccess
+	}
+	if s.isSystem(uid) {
+		return wire.ReasonSuccess
+	}
+	if c.Type == message.Person {
+		return s.permitPerson(uid, c)
+	}
+	return s.permitMember(uid, c)
+}
+
+// isSystem tells whether an account may do everything.
+func (s *Server) isSystem(uid string) bool {
+	if uid == SystemUID || uid == s.options.ManagerUID && uid != "" {
+		return true
+	}
+	_, is, err := s.registry.Has(registry.System, registry.SystemChannel, uid)
+	return err == nil && is
+}
+
+func (s *Server) permitPerson(uid string, c message.Channel) wire.Reason {
+	to := message.Channel{ID: c.SeenBy(uid), Type: message.Person}
+	if s.isSystem(to.ID) {
+		return wire.ReasonSuccess
+	}
+	_, denied, err := s.registry.Has(registry.Deny, to, uid)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case denied:
+		return wire.ReasonInDenyList
+	case !s.options.PersonAllowList:
+		return wire.ReasonSuccess
+	}
+	_, allowed, err := s.registry.Has(registry.Allow, to, uid)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case !allowed:
+		return wire.ReasonNotInAllow
+	}
+	return wire.ReasonSuccess
+}
+
+func (s *Server) permitMember(uid string, c message.Channel) wire.Reason {
+	_, denied, err := s.registry.Has(registry.Deny, c, uid)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case denied:
+		return wire.ReasonInDenyList
+	}
+	if open := c.Type == message.Data || c.Type == message.Live || c.Type == message.Temporary; !open {
+		_, member, err := s.registry.Has(registry.Members, c, uid)
+		switch {
+		case err != nil:
+			return wire.ReasonSystemError
+		case !member:
+			return wire.ReasonNotSubscriber
+		}
+	}
+	nobody, err := s.registry.Empty(registry.Allow, c)
+	if err != nil {
+		return wire.ReasonSystemError
+	}
+	if nobody {
+		return wire.ReasonSuccess
+	}
+	_, allowed, err := s.registry.Has(registry.Allow, c, uid)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case !allowed:
+		return wire.ReasonNotInAllow
+	}
+	return wire.ReasonSuccess
+}
+
+// pass hands a message that is not stored to those who are online now, on all nodes.
+func (s *Server) pass(m *message.Message, from *session) {
+	if from != nil {
+		s.hub.origins.Store(m.ID, from)
+	}
+	if err := s.options.Signal.Publish(context.Background(), subjectPassing, m.Append(nil)); err != nil {
+		s.metrics.dropped(dropTell)
+	}
+	s.hub.deliver(m)
+}
+
+// passed takes such a message from another node.
+func (s *Server) passed(raw fabric.Message) {
+	m, err := message.Decode(raw.Payload)
+	if err != nil {
+		s.metrics.dropped(dropMalformed)
+		return
+	}
+	s.hub.deliver(m)
+}
+
+// Publish sends a message for the application, without asking for its permission. It returns when the
+// message is stored on a majority, or handed on when it is not to be stored.
+func (s *Server) Publish(ctx context.Context, m *message.Message) (journal.Outcome, error) {
+	now := time.Now()
+	m.ID, m.Time = s.ids.next(now), now.UnixMilli()
+	if m.ClientMsgNo == "" {
+		m.ClientMsgNo = newClientMsgNo()
+	}
+	if m.Flags&wire.SyncOnce != 0 {
+		m.Channel = m.Channel.Commands()
+	}
+	if m.Flags&wire.NoPersist != 0 {
+		s.pass(m, nil)
+		return journal.Outcome{ID: m.ID}, nil
+	}
+	done := make(chan journal.Outcome, 1)
+	s.relay.send(m, func(o journal.Outcome) { done <- o })
+	select {
+	case o := <-done:
+		return o, o.Err
+	case <-ctx.Done():
+		return journal.Outcome{ID: m.ID}, ctx.Err()
+	}
+}

@@ -57,9 +57,9 @@ var imOptions = []field[Config]{
 	option("im.http_port", "5001", intKind,
 		"Port of the HTTP API for the application; 0 takes any free port.",
 		func(c *Config) *int { return &c.IM.HTTPPort }, isPort),
-	option("im.slots", "16", intKind,
+	option("im.slots", "3", intKind,
 		"Logs that the channels are spread over. It is the same on all nodes and stays as it is: the messages of "+
-			"another number would not be found.",
+			"another number would not be found. More let larger machines store more at a time; on small ones fewer are faster.",
 		func(c *Config) *int { return &c.IM.Slots }, atLeast(1), atMost(256)),
 	option("im.token_auth", "false", boolKind,
 		"Ask clients for the token that the application has set by /user/token.",

@@ -270,9 +270,10 @@ func (h *hub) deliver(m *message.Message) {
 	if m.Expired(time.Now().UnixMilli()) {
 		return
 	}
+	d := &delivery{message: m}
 	for _, c := range h.recipients(m) {
 		if c != from {
-			c.recv(m, false)
+			c.recv(d, false)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (c *session) login(p *wire.Connect, request string) {
 	}
 	c.conn.SetTimer(s.options.IdleTimeout)
 	for _, m := range early {
-		c.recv(m, false)
+		c.recv(&delivery{message: m}, false)
 	}
 }
 

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 const (
 	dropMalformed   = "malformed"          // a message of another node that cannot be read
 	dropTell        = "not_told"           // the other nodes were not told of a login or a kick
+	dropRelay       = "not_handed_on"      // messages for another node that were not sent; they go again
 	dropFrame       = "bad_frame"          // bytes of a client that are no frame
 	dropProtocol    = "protocol"           // a packet that may not come then, or from a client at all
 	dropFirstFrame  = "no_connect"         // no CONNECT in time

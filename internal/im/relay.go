@@ -39,6 +39,7 @@ const (
 // relay takes messages to the owners of their slots, and back what became of them.
 type relay struct {
 	server *Server
+	out    *outbox
 
 	mu      sync.Mutex // guards the following fields
 	count   uint64
@@ -58,6 +59,10 @@ type sending struct {
 
 func newRelay(s *Server) (*relay, error) {
 	r := &relay{server: s, pending: map[uint64]*sending{}, stop: make(chan struct{})}
+	r.out = newOutbox(s.options.Signal, func(records int, err error) {
+		s.metrics.drops.WithLabelValues(dropRelay).Add(float64(records)) // they go again
+		s.options.Logger.Debug("messages were not handed to another node", "messages", records, "error", err)
+	})
 	own := fabric.Token(s.options.Node)
 	for subject, handle := range map[string]func(fabric.Message){
 		subjectAppend + own: r.asked,
@@ -78,6 +83,7 @@ func newRelay(s *Server) (*relay, error) {
 func (r *relay) close() {
 	close(r.stop)
 	r.done.Wait()
+	r.out.close()
 }
 
 // send takes a message to its slot's owner. done is called once.
@@ -104,16 +110,11 @@ func (r *relay) try(one *sending, now time.Time) {
 	one.ask = now.Add(askTimeout)
 	r.pending[number] = one
 	r.mu.Unlock()
-	question := binary.BigEndian.AppendUint64(make([]byte, 0, 128+len(one.message.Payload)), number)
-	question = append(question, byte(len(s.options.Node)))
-	question = append(question, s.options.Node...)
-	question = one.message.Append(question)
-	if err := s.options.Signal.Publish(context.Background(), subjectAppend+fabric.Token(node), question); err != nil {
-		r.mu.Lock()
-		delete(r.pending, number)
-		r.mu.Unlock()
-		r.retry(one)
-	}
+	r.out.add(subjectAppend+fabric.Token(node), func(dst []byte) []byte {
+		dst = binary.BigEndian.AppendUint64(dst, number)
+		dst = append(append(dst, byte(len(s.options.Node))), s.options.Node...)
+		return one.message.Append(dst)
+	})
 }
 
 // retry has a message go again a little later.
@@ -155,35 +156,42 @@ func answerOf(o journal.Outcome) byte {
 	return answerFailed
 }
 
-// asked takes a message from another node, as the owner of its slot.
+// asked takes messages from another node, as the owner of their slots.
 func (r *relay) asked(question fabric.Message) {
-	data := question.Payload
-	if len(data) < 9 || len(data) < 9+int(data[8]) {
+	if !eachRecord(question.Payload, r.askedOne) {
 		r.server.metrics.dropped(dropMalformed)
-		return
 	}
-	number := append([]byte{}, data[:8]...)
-	node := string(data[9 : 9+int(data[8])])
-	m, err := message.Decode(data[9+int(data[8]):])
-	if err != nil {
-		r.server.metrics.dropped(dropMalformed)
-		return
-	}
-	r.server.journal.Append(m, func(o journal.Outcome) {
-		answer := append(number, answerOf(o))
-		answer = binary.BigEndian.AppendUint64(answer, uint64(o.ID))
-		answer = binary.BigEndian.AppendUint64(answer, o.Seq)
-		// One that is lost is asked for again.
-		_ = r.server.options.Signal.Publish(context.Background(), subjectAnswer+fabric.Token(node), answer)
-	})
 }
 
-// answered takes an owner's answer.
+func (r *relay) askedOne(data []byte) bool {
+	if len(data) < 9 || len(data) < 9+int(data[8]) {
+		return false
+	}
+	number := binary.BigEndian.Uint64(data)
+	subject := subjectAnswer + fabric.Token(string(data[9:9+int(data[8])]))
+	m, err := message.Decode(data[9+int(data[8]):])
+	if err != nil {
+		return false
+	}
+	r.server.journal.Append(m, func(o journal.Outcome) {
+		r.out.add(subject, func(dst []byte) []byte {
+			dst = append(binary.BigEndian.AppendUint64(dst, number), answerOf(o))
+			return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, uint64(o.ID)), o.Seq)
+		})
+	})
+	return true
+}
+
+// answered takes an owner's answers.
 func (r *relay) answered(answer fabric.Message) {
-	data := answer.Payload
-	if len(data) != 8+1+8+8 {
+	if !eachRecord(answer.Payload, r.answeredOne) {
 		r.server.metrics.dropped(dropMalformed)
-		return
+	}
+}
+
+func (r *relay) answeredOne(data []byte) bool {
+	if len(data) != 8+1+8+8 {
+		return false
 	}
 	number := binary.BigEndian.Uint64(data)
 	r.mu.Lock()
@@ -191,7 +199,7 @@ func (r *relay) answered(answer fabric.Message) {
 	delete(r.pending, number)
 	r.mu.Unlock()
 	if one == nil {
-		return // it was asked again meanwhile
+		return true // it was asked again meanwhile
 	}
 	o := journal.Outcome{ID: int64(binary.BigEndian.Uint64(data[9:])), Seq: binary.BigEndian.Uint64(data[17:])}
 	switch data[8] {
@@ -206,6 +214,7 @@ func (r *relay) answered(answer fabric.Message) {
 		o.Err = fabric.ErrUnavailable
 	}
 	r.finish(one, o)
+	return true
 }
 
 // sweepLoop asks again what was not answered, until the sender's time is up.

@@ -3,6 +3,7 @@ package im
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -59,8 +60,8 @@ type session struct {
 	flag    uint8
 	level   uint8
 	device  string
-	sending int // SENDs under way
-	unacked map[int64]*unacked
+	sending int       // SENDs under way
+	unacked []unacked // oldest first
 	subs    map[message.Channel]struct{}
 	early   []*message.Message // came before the CONNACK was written
 
@@ -398,7 +399,8 @@ func (c *session) write(data []byte) bool {
 }
 
 // recv hands a message to the client.
-func (c *session) recv(m *message.Message, again bool) {
+func (c *session) recv(d *delivery, again bool) {
+	m := d.message
 	c.mu.Lock()
 	if c.phase == phaseLogin && len(c.early) < maxUnacked {
 		c.early = append(c.early, m)
@@ -407,53 +409,54 @@ func (c *session) recv(m *message.Message, again bool) {
 		c.mu.Unlock()
 		return
 	}
-	uid, version, cipher := c.uid, c.version, c.cipher
-	c.counts.outMessages++
-	c.counts.outMessageBytes += int64(len(m.Payload))
 	if m.Seq > 0 && !again {
 		c.remember(m)
 	}
+	frame := d.frame(c, again)
+	c.counts.outMessages++
+	c.counts.outMessageBytes += int64(len(m.Payload))
+	c.counts.outPackets++
+	c.counts.outBytes += int64(frame.Size())
 	c.mu.Unlock()
-	p := recvOf(m, uid, version)
-	if again {
-		p.Flags |= wire.Dup
-	}
-	if cipher != nil {
-		cipher.SealRecv(p)
-	}
-	if c.write(c.encode(p, "")) {
+	if c.conn.Send(frame) {
 		c.server.metrics.receives.Inc()
 	}
 }
 
 // remember keeps a RECV until it is confirmed; c.mu is held.
 func (c *session) remember(m *message.Message) {
-	if c.unacked == nil {
-		c.unacked = map[int64]*unacked{}
-	}
 	if len(c.unacked) >= maxUnacked {
 		c.server.metrics.dropped(dropUnacked) // the client fetches it
-		for id := range c.unacked {
-			delete(c.unacked, id)
-			break
-		}
+		c.unacked = c.unacked[1:]
 	}
-	c.unacked[m.ID] = &unacked{message: m, at: time.Now()}
+	c.unacked = append(c.unacked, unacked{message: m, at: time.Now()})
 }
 
-// acked takes a client's confirmation.
+// acked takes a client's confirmation. It is mostly that of the oldest message.
 func (c *session) acked(p *wire.Recvack) {
+	var one *message.Message
 	c.mu.Lock()
-	one := c.unacked[p.MessageID]
-	delete(c.unacked, p.MessageID)
+	for i := range c.unacked {
+		if c.unacked[i].message.ID != p.MessageID {
+			continue
+		}
+		one = c.unacked[i].message
+		if i == 0 {
+			c.unacked[0] = unacked{}
+			c.unacked = c.unacked[1:]
+		} else {
+			c.unacked = slices.Delete(c.unacked, i, i+1)
+		}
+		break
+	}
 	if len(c.unacked) == 0 {
 		c.unacked = nil
 	}
 	uid, level := c.uid, c.level
 	c.mu.Unlock()
 	c.server.metrics.receiveAcks.Inc()
-	if one != nil && one.message.Channel.IsCommands() {
-		c.server.commandAcked(uid, level, one.message)
+	if one != nil && one.Channel.IsCommands() {
+		c.server.commandAcked(uid, level, one)
 	}
 }
 
@@ -462,24 +465,67 @@ func (c *session) retry(now time.Time) {
 	o := c.server.options
 	var again []*message.Message
 	c.mu.Lock()
-	for id, one := range c.unacked {
-		if now.Sub(one.at) < o.RetryInterval {
-			continue
+	kept := c.unacked[:0]
+	for _, one := range c.unacked {
+		if now.Sub(one.at) >= o.RetryInterval {
+			if one.tries >= o.RetryMax {
+				c.server.metrics.dropped(dropUndelivered)
+				continue
+			}
+			one.at = now
+			one.tries++
+			again = append(again, one.message)
 		}
-		if one.tries >= o.RetryMax {
-			c.server.metrics.dropped(dropUndelivered)
-			delete(c.unacked, id)
-			continue
-		}
-		one.at = now
-		one.tries++
-		again = append(again, one.message)
+		kept = append(kept, one)
 	}
+	clear(c.unacked[len(kept):])
+	c.unacked = kept
 	c.mu.Unlock()
 	for _, m := range again {
 		c.server.metrics.resends.Inc()
-		c.recv(m, true)
+		c.recv(&delivery{message: m}, true)
 	}
+}
+
+// delivery is a message on its way to several clients. What looks the same to many is encoded once.
+type delivery struct {
+	message *message.Message
+	plain   [wire.VersionMax + 1][2]*websocket.Frame // by version, then WebSocket or stream
+}
+
+// frame returns the message as a client reads it; c.mu is held.
+func (d *delivery) frame(c *session, again bool) *websocket.Frame {
+	m := d.message
+	shared := c.cipher == nil && !c.rpc && !again && m.Channel.Type != message.Person && m.From != c.uid
+	stream := 0
+	if c.stream {
+		stream = 1
+	}
+	if shared && d.plain[c.version][stream] != nil {
+		return d.plain[c.version][stream]
+	}
+	p := recvOf(m, c.uid, c.version)
+	if again {
+		p.Flags |= wire.Dup
+	}
+	if c.cipher != nil {
+		c.cipher.SealRecv(p)
+	}
+	var f *websocket.Frame
+	switch {
+	case c.rpc && c.stream:
+		f = websocket.NewBytes(append(jsonrpc.Encode(p, ""), '\n'))
+	case c.rpc:
+		f = websocket.NewFrame(jsonrpc.Encode(p, ""))
+	case c.stream:
+		f = websocket.NewBytes(wire.Append(make([]byte, 0, 128+len(p.Payload)), p, c.version))
+	default:
+		f = websocket.NewBinaryFrame(wire.Append(make([]byte, 0, 128+len(p.Payload)), p, c.version))
+	}
+	if shared {
+		d.plain[c.version][stream] = f
+	}
+	return f
 }
 
 // recvOf is a message as a client of uid gets it.

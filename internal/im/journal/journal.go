@@ -50,6 +50,8 @@ type Options struct {
 	// Open opens the log of that name.
 	Open  func(ctx context.Context, config fabric.LogConfig) (fabric.Log, error)
 	Index *index.Index
+	// Alone says that the logs have one copy each.
+	Alone bool
 	// Applied is told of each message that is stored, in the order of its log, when the index has
 	// it; owned says whether this node owned the slot then. Each log has its own goroutine; the call
 	// holds up only that.

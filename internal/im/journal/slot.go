@@ -19,9 +19,12 @@ const (
 	AppendTimeout = 8 * time.Second
 	// maxWaiting bounds the messages of one slot that wait to be sent to its log.
 	maxWaiting = 8192
-	// A message is sent alone as long as few wait and few are under way: that is fastest for each.
-	// More go as one batch, which costs a log of one copy several times as much as a message, and the
-	// disk one flush.
+	// A log of several copies takes a batch at the price of a message, so all that wait go as one as soon
+	// as fewer than this many are under way.
+	maxFlights = 2
+	// A log of one copy flushes the disk for each message, and for a batch makes and removes files, which
+	// takes as long as about a dozen messages. So a message goes alone as long as few wait and few are
+	// under way; more go as one batch.
 	maxSingles = 16
 	minBatch   = 16
 	maxBatches = 2
@@ -251,13 +254,8 @@ func (s *slot) enter(m *message.Message, done func(Outcome)) (Outcome, bool) {
 // pump sends what waits. The caller holds s.mu.
 func (s *slot) pump() {
 	for !s.syncing && s.owned && len(s.waiting) > 0 {
-		n := 1
-		if len(s.waiting) >= minBatch {
-			if n = s.batchSize(); n > 1 && s.batches >= maxBatches {
-				return
-			}
-		}
-		if n == 1 && s.singles >= maxSingles {
+		n := s.next()
+		if n == 0 {
 			return
 		}
 		list := s.waiting[:n:n]
@@ -266,6 +264,28 @@ func (s *slot) pump() {
 			return
 		}
 	}
+}
+
+// next returns how many of those that wait are sent now. The caller holds s.mu.
+func (s *slot) next() int {
+	if !s.journal.options.Alone {
+		if s.singles+s.batches >= maxFlights {
+			return 0
+		}
+		return s.batchSize()
+	}
+	if len(s.waiting) >= minBatch {
+		if n := s.batchSize(); n > 1 {
+			if s.batches >= maxBatches {
+				return 0
+			}
+			return n
+		}
+	}
+	if s.singles >= maxSingles {
+		return 0
+	}
+	return 1
 }
 
 // batchSize returns how many of those that wait fit into one batch. The caller holds s.mu.

@@ -445,6 +445,11 @@ func (r *Registry) split(ctx context.Context, kind Kind, c message.Channel) erro
 	}
 	_, err = r.eachBucket(func(b int) (uint64, error) {
 		return r.update(ctx, bucketSubject(kind, c, b), func(old []byte) ([]byte, error) {
+			// Another may have changed the set, or split it and changed this bucket since: a write is tried
+			// again only when this node has all that went before.
+			if _, now, err := r.document(first); err != nil || now != seq {
+				return nil, errors.Join(fabric.ErrConflict, err)
+			}
 			if len(old) == 0 && len(byBucket[b]) == 0 {
 				return old, nil
 			}

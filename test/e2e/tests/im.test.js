@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict';
+import net from 'node:net';
+import { describe, it } from 'node:test';
+
+import { base64, group, person, RPC, startIM, User } from '../lib/im.js';
+import { unique } from '../lib/clients.js';
+import { eventually } from '../lib/wait.js';
+
+const ok = { code: 200, body: { status: 200 } };
+const success = 1;
+
+describe('messaging with the real client', { concurrency: 3 }, () => {
+  it('checks tokens, and tells a client that has none of them', async (t) => {
+    const im = await startIM(t, { token_auth: true });
+    assert.deepEqual(await im.post('/user/token', { uid: 'alice', token: 'right', device_flag: 1, device_level: 0 }), ok);
+    await new User(t, im.ws, 'alice', 'right').connected();
+    const wrong = new User(t, im.ws, 'alice', 'wrong');
+    wrong.connect();
+    await eventually(() => wrong.states.length > 0, 'the client is told');
+    assert.deepEqual(wrong.states[0], [3, 2]);
+    assert.equal((await fetch(`${im.api}/route`)).status, 401);
+  });
+
+  it('lets two persons and their devices talk', async (t) => {
+    const im = await startIM(t);
+    const alice = await new User(t, im.ws, 'alice').connected();
+    const second = await new User(t, im.ws, 'alice').connected();
+    const bob = await new User(t, im.ws, 'bob').connected();
+    const ack = await alice.send('hi', 'bob');
+    assert.equal(ack.reason, success);
+    assert.equal(ack.seq, 1);
+    const got = await bob.receives('hi');
+    assert.deepEqual([got.from, got.channel, got.type, got.seq, got.id, got.redDot], ['alice', 'alice', person, 1, ack.id, true]);
+    const copy = await second.receives('hi');
+    assert.deepEqual([copy.from, copy.channel, copy.redDot], ['alice', 'bob', false]);
+    assert.equal((await bob.send('hello', 'alice')).seq, 2);
+    await alice.receives('hello');
+    assert.ok(!alice.received.some((m) => m.text === 'hi'), 'the sending connection gets none');
+
+    // Many at once: the client loses one of two frames in one message.
+    for (let i = 0; i < 100; i++) alice.post(`n${i}`, 'bob');
+    await bob.receives('n99');
+    assert.deepEqual(bob.received.slice(-100).map((m) => m.text), Array.from({ length: 100 }, (_, i) => `n${i}`));
+    const page = await im.post('/channel/messagesync', {
+      login_uid: 'bob', channel_id: 'alice', channel_type: person, start_message_seq: 0, end_message_seq: 0, limit: 3, pull_mode: 0,
+    });
+    assert.deepEqual(page.body.messages.map((m) => m.message_seq), [100, 101, 102]);
+    assert.equal(page.body.more, 1);
+    assert.equal(page.body.messages[2].channel_id, 'alice');
+  });
+
+  it('asks for permission in the order of the original', async (t) => {
+    const im = await startIM(t);
+    const g = unique('g');
+    const create = (body) => im.post('/channel', { channel_id: g, channel_type: group, ...body });
+    assert.deepEqual(await create({ subscribers: ['alice', 'bob'] }), ok);
+    const [alice, bob, eve] = await Promise.all(['alice', 'bob', 'eve'].map((uid) => new User(t, im.ws, uid).connected()));
+    assert.equal((await alice.send('one', g, group)).reason, success);
+    await bob.receives('one');
+    assert.equal((await eve.send('no', g, group)).reason, 3);
+    await im.post('/channel/blacklist_add', { channel_id: g, channel_type: group, uids: ['alice'] });
+    assert.equal((await alice.send('no', g, group)).reason, 4);
+    await im.post('/channel/blacklist_remove', { channel_id: g, channel_type: group, uids: ['alice'] });
+    await im.post('/channel/whitelist_set', { channel_id: g, channel_type: group, uids: ['bob'] });
+    assert.equal((await alice.send('no', g, group)).reason, 13);
+    assert.equal((await bob.send('two', g, group)).reason, success);
+    assert.deepEqual((await im.get(`/channel/whitelist?channel_id=${g}&channel_type=2`)).body, [{ uid: 'bob' }]);
+    await im.post('/channel/whitelist_remove_all', { channel_id: g, channel_type: group });
+    await im.post('/channel/info', { channel_id: g, channel_type: group, ban: 1 });
+    assert.equal((await alice.send('no', g, group)).reason, 19);
+    await im.post('/channel/info', { channel_id: g, channel_type: group, ban: 0 });
+    await im.post('/channel/info', { channel_id: 'alice', channel_type: person, send_ban: 1 });
+    assert.equal((await alice.send('no', g, group)).reason, 25);
+    await im.post('/channel/info', { channel_id: 'alice', channel_type: person, send_ban: 0 });
+    await im.post('/channel/blacklist_add', { channel_id: 'bob', channel_type: person, uids: ['alice'] });
+    assert.equal((await alice.send('no', 'bob')).reason, 4);
+    await im.post('/channel/subscriber_remove', { channel_id: g, channel_type: group, subscribers: ['alice'] });
+    assert.equal((await alice.send('no', g, group)).reason, 3);
+    await im.post('/channel/delete', { channel_id: g, channel_type: group });
+    assert.equal((await bob.send('no', g, group)).reason, 24);
+    await im.post('/user/systemuids_add', { uids: ['eve'] });
+    assert.equal((await eve.send('I may', 'bob')).reason, success);
+  });
+
+  it('keeps conversations exact', async (t) => {
+    const im = await startIM(t);
+    const g = unique('g');
+    const alice = await new User(t, im.ws, 'alice').connected();
+    await im.post('/channel', { channel_id: g, channel_type: group, subscribers: ['alice', 'bob'] });
+    for (const text of ['1', '2', '3']) await alice.send(text, g, group);
+    await alice.send('hi', 'bob');
+    const sync = async (uid, more) => {
+      const { body } = await im.post('/conversation/sync', { uid, version: 0, msg_count: 2, ...more });
+      return body.map((c) => [c.channel_id, c.unread, c.last_msg_seq, c.recents.map((m) => m.message_seq)]);
+    };
+    assert.deepEqual(await sync('bob'), [['alice', 1, 1, [1]], [g, 3, 3, [3, 2]]]);
+    assert.deepEqual(await sync('alice'), [['bob', 0, 1, [1]], [g, 0, 3, [3, 2]]]);
+    await im.post('/conversations/setUnread', { uid: 'bob', channel_id: g, channel_type: group, unread: 1 });
+    assert.deepEqual((await sync('bob')).find(([id]) => id === g), [g, 1, 3, [3, 2]]);
+    await im.post('/conversations/clearUnread', { uid: 'bob', channel_id: g, channel_type: group });
+    assert.deepEqual(await sync('bob', { only_unread: 1 }), [['alice', 1, 1, [1]]]);
+    await im.post('/conversations/setUnread', { uid: 'bob', channel_id: g, channel_type: group, unread: 2 });
+    assert.deepEqual((await sync('bob')).find(([id]) => id === g), [g, 2, 3, [3, 2]]);
+    await im.post('/conversations/setUnread', { uid: 'alice', channel_id: g, channel_type: group, unread: 1 });
+    assert.deepEqual((await sync('alice')).find(([id]) => id === g)[1], 1, 'also below what one has sent');
+    await im.post('/conversations/delete', { uid: 'bob', channel_id: g, channel_type: group });
+    assert.deepEqual(await sync('bob'), [['alice', 1, 1, [1]]]);
+    await alice.send('4', g, group);
+    assert.deepEqual((await sync('bob')).find(([id]) => id === g), [g, 1, 4, [4]]);
+    assert.deepEqual(await sync('bob', { last_msg_seqs: `alice:1:1|${g}:2:3` }), [[g, 1, 4, [4]]]);
+    assert.deepEqual(await sync('bob', { msg_count: 0 }), []);
+  });
+
+  it('sends for the application when a message is stored', async (t) => {
+    const im = await startIM(t);
+    const bob = await new User(t, im.ws, 'bob').connected();
+    const payload = base64({ type: 1, content: 'from the shop' });
+    const sent = await im.post('/message/send', { channel_id: 'bob', channel_type: person, from_uid: 'shop', payload, client_msg_no: 'x1', header: { red_dot: 1 } });
+    assert.equal(sent.code, 200);
+    assert.equal(sent.body.data.message_seq, 1);
+    await bob.receives('from the shop');
+    const again = await im.post('/message/send', { channel_id: 'bob', channel_type: person, from_uid: 'shop', payload, client_msg_no: 'x1' });
+    assert.equal(again.body.data.message_idstr, sent.body.data.message_idstr, 'a repetition is the same message');
+    const batch = await im.post('/message/sendbatch', { from_uid: 'shop', subscribers: ['bob', 'carol'], payload });
+    assert.deepEqual(batch.body.data, { fail_uids: [], reason: [] });
+    const by = `channel_id=bob&channel_type=1&login_uid=shop`;
+    assert.equal((await im.get(`/channel/max_message_seq?${by}`)).body.message_seq, 2);
+    assert.equal((await im.get(`/channel/last_message?${by}`)).body.channel_id, 'bob');
+    assert.equal((await im.post('/message', { login_uid: 'shop', channel_id: 'bob', channel_type: person, client_msg_no: 'x1' })).body.message_seq, 1);
+    assert.deepEqual(await im.post('/message/recall', { login_uid: 'shop', channel_id: 'bob', channel_type: person, client_msg_no: 'x1' }), ok);
+    assert.deepEqual((await im.post('/message', { login_uid: 'shop', channel_id: 'bob', channel_type: person, client_msg_no: 'x1' })).body, { status: 404 });
+    const online = await im.post('/user/onlinestatus', ['bob', 'nobody']);
+    assert.deepEqual(online.body, [{ uid: 'bob', device_flag: 1, online: 1 }]);
+    assert.equal((await im.get('/connz?uid=bob')).body.connections[0].uid, 'bob');
+    const bad = await im.post('/message/send', { channel_id: 'a@b', channel_type: group, payload });
+    assert.equal((await im.post('/message/send', { channel_id: 'bob', channel_type: person })).code, 400);
+    assert.ok(bad.code === 200 || bad.code === 400);
+  });
+
+  it('ends the connections that a master device replaces', async (t) => {
+    const im = await startIM(t, { token_auth: true });
+    const token = (level) => im.post('/user/token', { uid: 'alice', token: 't', device_flag: 1, device_level: level });
+    await token(1);
+    const first = await new User(t, im.ws, 'alice', 't').connected();
+    const second = await new User(t, im.ws, 'alice', 't').connected();
+    await eventually(() => first.states.some(([state, reason]) => state === 4 && reason === 12), 'the first is told to go');
+    await im.post('/user/device_quit', { uid: 'alice', device_flag: -1 });
+    await eventually(() => second.states.some(([state]) => state === 4), 'the second is told to go');
+  });
+
+  it('lets clients subscribe to live channels without being members', async (t) => {
+    const im = await startIM(t);
+    const alice = await new User(t, im.ws, 'alice').connected();
+    const bob = await new User(t, im.ws, 'bob').connected();
+    const heard = alice.subscribe('news?a=1');
+    await eventually(() => heard.answers.length > 0, 'an answer');
+    assert.deepEqual(heard.answers, [success]);
+    assert.equal((await bob.send('live', 'news', 7)).reason, success);
+    await eventually(() => heard.texts.includes('live'), 'it is heard');
+  });
+
+  it('speaks JSON-RPC on the same port', async (t) => {
+    const im = await startIM(t);
+    const bob = await new User(t, im.ws, 'bob').connected();
+    const rpc = await RPC.open(t, im.ws);
+    const connack = await rpc.request('connect', { uid: 'rita', token: 't', deviceId: 'd', deviceFlag: 1, clientTimestamp: Date.now() });
+    assert.equal(connack.result.reasonCode, success);
+    assert.equal(connack.result.serverKey, '');
+    const payload = base64({ type: 1, content: 'over rpc' });
+    const ack = await rpc.request('send', { channelId: 'bob', channelType: person, payload, clientMsgNo: 'c', header: { redDot: true } });
+    assert.deepEqual([ack.result.reasonCode, ack.result.messageSeq], [success, 1]);
+    assert.equal((await bob.receives('over rpc')).id, ack.result.messageId);
+    await bob.send('back', 'rita');
+    await eventually(() => rpc.notifications.length > 0, 'a notification');
+    const { method, params } = rpc.notifications[0];
+    assert.equal(method, 'recv');
+    assert.deepEqual([params.fromUid, params.channelId, params.messageSeq], ['bob', 'bob', 2]);
+    assert.equal(JSON.parse(Buffer.from(params.payload, 'base64')).content, 'back');
+    rpc.notify('recvack', { messageId: params.messageId, messageSeq: params.messageSeq });
+    assert.equal((await rpc.request('ping')).result, undefined);
+    assert.match((await rpc.request('dance')).error.message, /unknown method/);
+  });
+
+  it('keeps everything over kill -9', async (t) => {
+    const im = await startIM(t);
+    const alice = await new User(t, im.ws, 'alice').connected();
+    for (let i = 1; i <= 20; i++) assert.equal((await alice.send(`m${i}`, 'bob')).seq, i);
+    await im.server.kill();
+    await im.server.start();
+    const { body } = await im.post('/channel/messagesync', { login_uid: 'bob', channel_id: 'alice', channel_type: person, limit: 100 });
+    assert.deepEqual(body.messages.map((m) => m.message_seq), Array.from({ length: 20 }, (_, i) => i + 1));
+  });
+
+  it('answers bad input by ending that connection alone', async (t) => {
+    const im = await startIM(t);
+    const bob = await new User(t, im.ws, 'bob').connected();
+    for (const bytes of [
+      [0x30, 0x80, 0x80, 0x80, 0x80, 0x80], // a length that never ends
+      [0x10, 0xff, 0xff, 0xff, 0x7f], // over 1 MiB
+      [0x10, 0x03, 0x05, 0x00, 0x00], // a CONNECT that ends too early
+      [0xd0, 0x01, 0x00], // no such type
+      [0x70], // a PING before the CONNECT
+    ]) {
+      const socket = net.connect(im.tcpPort, '127.0.0.1', () => socket.write(Buffer.from(bytes)));
+      t.after(() => socket.destroy());
+      await new Promise((resolve) => socket.once('close', resolve).once('error', resolve));
+    }
+    assert.equal((await bob.send('still here', 'carol')).reason, success);
+  });
+});

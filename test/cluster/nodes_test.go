@@ -52,6 +52,13 @@ type nodes struct {
 
 const count = 3
 
+// Ports of messaging, from those of channels on.
+const (
+	imTCP  = 40
+	imWS   = 44
+	imHTTP = 48
+)
+
 // ports is how many a cluster of a test takes, from its base on.
 const ports = 60
 
@@ -107,6 +114,8 @@ func (n *node) start() {
 	n.Process = launch(c.T, nil, parley, "serve", "-c", c.file, "--node.name", n.name,
 		"--node.data_dir", filepath.Join(c.dir, n.name),
 		"--channels.port", strconv.Itoa(n.port), "--metrics.port", strconv.Itoa(n.port+10),
+		"--im.tcp_port", strconv.Itoa(n.port+imTCP), "--im.ws_port", strconv.Itoa(n.port+imWS),
+		"--im.http_port", strconv.Itoa(n.port+imHTTP),
 		"--cluster.bind_port", strconv.Itoa(c.clusterPort(n.number)))
 }
 

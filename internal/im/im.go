@@ -84,10 +84,6 @@ type Presence interface {
 type Reports interface {
 	// Online is told of each login and logout on this node.
 	Online(status OnlineStatus)
-	// Stored is told of each stored message, on the node that owns its slot.
-	Stored(m *message.Message)
-	// Offline is told who of a message's recipients is not online, on the same node.
-	Offline(m *message.Message, uids []string)
 }
 
 // Server is the messaging of one node.
@@ -196,15 +192,12 @@ func (s *Server) Close() error {
 }
 
 // applied takes a message that is stored, from the log.
-func (s *Server) applied(m *message.Message, owned bool) {
-	s.hub.deliver(m)
-	if !owned || s.options.Reports == nil || m.Channel.IsCommands() {
-		return
-	}
-	s.options.Reports.Stored(m)
-	if away := s.away(m); len(away) > 0 {
-		s.options.Reports.Offline(m, away)
-	}
+func (s *Server) applied(m *message.Message) { s.hub.deliver(m) }
+
+// Owns tells whether this node numbers the messages of a slot.
+func (s *Server) Owns(slot int) bool {
+	_, self := s.options.Owner(slot)
+	return self
 }
 
 // Sends of a message fail with one of these beside those of the journal.

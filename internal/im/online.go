@@ -67,8 +67,8 @@ func (s *Server) reportOnline(status OnlineStatus) {
 	}
 }
 
-// away returns the recipients of a message who have no connection anywhere.
-func (s *Server) away(m *message.Message) []string {
+// Away returns the recipients of a message who have no connection anywhere.
+func (s *Server) Away(m *message.Message) []string {
 	var away []string
 	look := func(uid string) {
 		if uid != m.From && uid != SystemUID && len(s.Devices(uid)) == 0 {

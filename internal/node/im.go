@@ -18,6 +18,7 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/im"
 	imapi "github.com/parleyio/parley/internal/im/api"
+	"github.com/parleyio/parley/internal/im/hook"
 	"github.com/parleyio/parley/internal/im/wire"
 	"github.com/parleyio/parley/internal/pusher/api"
 )
@@ -27,6 +28,7 @@ type messaging struct {
 	server *im.Server
 	number fabric.Lock          // of this node in message IDs
 	online *directory.Directory // nil for a node of its own
+	hooks  *hook.Hooks          // nil when the application is not told of anything
 	http   face                 // of the HTTP API
 	ws     face                 // of clients over WebSocket
 	tcp    net.Listener
@@ -149,6 +151,12 @@ func (n *Node) startIM(ctx, background context.Context) error {
 		options.Presence = n.im.online
 	}
 	n.metrics.Register(options.Metrics)
+	if err := n.openHooks(ctx); err != nil {
+		return err
+	}
+	if n.im.hooks != nil {
+		options.Reports = n.im.hooks
+	}
 	n.im.server, err = patiently(ctx, n.log, "the logs of messages", func(ctx context.Context) (*im.Server, error) {
 		return im.Open(ctx, options)
 	})
@@ -169,16 +177,51 @@ func (n *Node) startIM(ctx, background context.Context) error {
 		return err
 	}
 	n.im.server.ViewChanged()
+	if n.im.hooks != nil {
+		n.goes("im-webhooks", func() error { return n.im.hooks.Run(background, n.im.server) })
+	}
 	n.im.ws.show(http.HandlerFunc(n.upgradeIM))
 	if n.config.IM.OpenAPI {
 		token = ""
 	}
-	n.im.http.show(imapi.New(n.im.server, imapi.Options{
+	apiOptions := imapi.Options{
 		Token: token, MaxBody: n.config.HTTP.MaxBody, Addresses: n.imAddresses, CommandSync: n.config.IM.CommandSync,
 		Health: n.imHealth, Logger: n.log.With("part", "im"),
-	}))
+	}
+	if n.im.hooks != nil {
+		apiOptions.Webhooks = n.im.hooks
+	}
+	n.im.http.show(imapi.New(n.im.server, apiOptions))
 	return nil
 }
+
+// openHooks opens the queue of webhooks, if the application wants any.
+func (n *Node) openHooks(ctx context.Context) error {
+	c, w := n.config.IM, n.config.Webhooks
+	if c.WebhookURL == "" {
+		return nil
+	}
+	options := hook.Options{
+		URL: c.WebhookURL, Secret: c.WebhookSecret, Events: c.WebhookEvents, Interval: c.WebhookInterval,
+		Batch: c.WebhookBatchSize, CompressAbove: c.WebhookCompressAbove, Timeout: w.Timeout,
+		Retry: fabric.RetryPolicy{
+			Initial: w.RetryInitial, Max: w.RetryMax, Elapsed: w.RetryElapsed, Jitter: webhookJitter,
+		},
+		Concurrency: w.Concurrency, MaxDead: max(1, w.MaxDead), Logger: n.log.With("part", "im"),
+		Sent: func(outcome string) { n.metrics.Sent("im_"+outcome, 1) }, Dropped: n.metrics.Drop,
+	}
+	queue, err := patiently(ctx, n.log, "the queue of messaging's webhooks", func(ctx context.Context) (fabric.Queue, error) {
+		return n.fabric.Queue(ctx, options.QueueConfig())
+	})
+	if err != nil {
+		return err
+	}
+	n.im.hooks = hook.New(options, queue)
+	return nil
+}
+
+// webhookJitter is by what share the wait before a retry is varied.
+const webhookJitter = 0.2
 
 // imOptions returns what the configuration says about messaging.
 func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {

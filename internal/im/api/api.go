@@ -26,8 +26,17 @@ type Options struct {
 	// Addresses returns what clients of a request are told to connect to.
 	Addresses   func(r *http.Request, intranet bool) Addresses
 	CommandSync bool
-	Health      func() error
-	Logger      *slog.Logger
+	// Webhooks are nil when the application is not told of anything.
+	Webhooks Webhooks
+	Health   func() error
+	Logger   *slog.Logger
+}
+
+// Webhooks are the requests to the application that were given up.
+type Webhooks interface {
+	// DeadLetters returns them as JSON has them, the oldest first, behind the one with an ID.
+	DeadLetters(ctx context.Context, after string, limit int) (any, error)
+	Replay(ctx context.Context, id string) error
 }
 
 // Addresses are where clients connect.
@@ -194,6 +203,33 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		a.options.Logger.Warn("request failed", "path", r.URL.Path, "error", err)
 		write(w, http.StatusInternalServerError, failure{err.Error(), http.StatusInternalServerError})
 	}
+}
+
+const maxDeadLetters = 1000
+
+func (a *API) deadLetters(c *call) (any, error) {
+	if a.options.Webhooks == nil {
+		return bare{[]string{}}, nil
+	}
+	list, err := a.options.Webhooks.DeadLetters(c, c.request.URL.Query().Get("after"), maxDeadLetters)
+	return bare{list}, err
+}
+
+func (a *API) replay(c *call) (any, error) {
+	var q struct {
+		ID string `json:"id"`
+	}
+	if err := c.read(&q); err != nil {
+		return nil, err
+	}
+	if a.options.Webhooks == nil || q.ID == "" {
+		return nil, badRequest("id is missing, or there are no webhooks")
+	}
+	err := a.options.Webhooks.Replay(c, q.ID)
+	if errors.Is(err, fabric.ErrNotFound) {
+		return noMessage, nil
+	}
+	return nil, err
 }
 
 func (a *API) health(w http.ResponseWriter, _ *http.Request) {

@@ -103,9 +103,9 @@ func (s *slot) apply(entries []fabric.Entry) error {
 	if err := batch.Commit(s.name, last); err != nil {
 		return err
 	}
-	owned := s.applied(last, messages)
+	s.applied(last, messages)
 	for _, m := range messages {
-		s.journal.options.Applied(m.Message, owned)
+		s.journal.options.Applied(m.Message)
 	}
 	return nil
 }

@@ -52,10 +52,9 @@ type Options struct {
 	Index *index.Index
 	// Alone says that the logs have one copy each.
 	Alone bool
-	// Applied is told of each message that is stored, in the order of its log, when the index has
-	// it; owned says whether this node owned the slot then. Each log has its own goroutine; the call
-	// holds up only that.
-	Applied func(m *message.Message, owned bool)
+	// Applied is told of each message that is stored, in the order of its log, when the index has it.
+	// Each log has its own goroutine; the call holds up only that.
+	Applied func(m *message.Message)
 	Logger  *slog.Logger
 }
 
@@ -155,6 +154,12 @@ func (j *Journal) Append(m *message.Message, done func(Outcome)) {
 }
 
 func (j *Journal) slotOf(c message.Channel) *slot { return j.slots[c.Slot(len(j.slots))] }
+
+// Slots returns how many slots there are.
+func (j *Journal) Slots() int { return len(j.slots) }
+
+// Position returns the number of the newest entry of a slot that this node has.
+func (j *Journal) Position(slot int) uint64 { return j.slots[slot].appliedTo() }
 
 // Slot returns the number of the channel's slot.
 func (j *Journal) Slot(c message.Channel) int { return c.Slot(len(j.slots)) }

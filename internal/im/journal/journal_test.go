@@ -68,7 +68,7 @@ func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
 			}
 			return faulty{l.(fabric.PipeLog), rate}, nil
 		},
-		Applied: func(*message.Message, bool) { n.applied.Add(1) },
+		Applied: func(*message.Message) { n.applied.Add(1) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -142,6 +142,36 @@ func (j *Journal) Purge(ctx context.Context, c message.Channel, before uint64) e
 	return nil
 }
 
+// Entries returns messages of a slot from a place in its log on, as far as this node has them, without
+// commands and what does not count, with the place of the last entry that was read: 0 for none.
+func (j *Journal) Entries(ctx context.Context, slot int, from uint64, limit int) ([]*message.Message, uint64, error) {
+	s := j.slots[slot]
+	page, err := s.log.Read(ctx, ">", from, limit)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read slot %d: %w", slot, err)
+	}
+	position, last := s.appliedTo(), uint64(0)
+	var list []*message.Message
+	for _, e := range page {
+		if e.Seq > position {
+			break
+		}
+		last = e.Seq
+		m, err := message.Decode(e.Payload)
+		if err != nil || m.Channel.IsCommands() {
+			continue // an epoch, or what apply has told of
+		}
+		seq, err := j.SeqOfID(m.Channel, m.ID)
+		if err != nil {
+			return nil, 0, err
+		}
+		if seq == m.Seq {
+			list = append(list, m)
+		}
+	}
+	return list, last, nil
+}
+
 // end returns the number of the newest entry of the slot's log, as its leader knows it.
 func (s *slot) end(ctx context.Context) (uint64, error) {
 	for {

@@ -146,8 +146,8 @@ func (s *slot) reach(ctx context.Context, last uint64) error {
 // reachPause is how long entries are waited for until it is looked whether there are any.
 const reachPause = 100 * time.Millisecond
 
-// applied notes that the index has the log up to position, and returns whether the slot is ours.
-func (s *slot) applied(position uint64, messages []stored) bool {
+// applied notes that the index has the log up to position.
+func (s *slot) applied(position uint64, messages []stored) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.position = position
@@ -162,7 +162,6 @@ func (s *slot) applied(position uint64, messages []stored) bool {
 			delete(s.repeats, key)
 		}
 	}
-	return s.owned
 }
 
 // own takes the slot, or gives it up: what waits is refused then, what is under way ends by itself.

@@ -219,3 +219,37 @@ func (r *Registry) MoveCursor(ctx context.Context, uid string, c message.Channel
 	}
 	return seq, nil
 }
+
+func markSubject(name string) string { return "m." + fabric.Token(name) }
+
+// Mark returns a number that SetMark has kept under a name, and whether there is one.
+func (r *Registry) Mark(name string) (mark uint64, known bool, err error) {
+	value, _, err := r.document(markSubject(name))
+	if err != nil || len(value) == 0 {
+		return 0, false, err
+	}
+	if err := json.Unmarshal(value, &mark); err != nil {
+		return 0, false, fmt.Errorf("decode mark: %w", err)
+	}
+	return mark, true, nil
+}
+
+// SetMark keeps a number under a name. It is never set back.
+func (r *Registry) SetMark(ctx context.Context, name string, mark uint64) error {
+	_, err := r.update(ctx, markSubject(name), func(old []byte) ([]byte, error) {
+		var now uint64
+		if len(old) > 0 {
+			if err := json.Unmarshal(old, &now); err != nil {
+				return nil, err
+			}
+			if now >= mark {
+				return old, nil
+			}
+		}
+		return json.Marshal(mark)
+	})
+	if err != nil {
+		return fmt.Errorf("set mark: %w", err)
+	}
+	return nil
+}

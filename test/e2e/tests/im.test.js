@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import net from 'node:net';
 import { describe, it } from 'node:test';
 
 import { base64, group, person, RPC, startIM, User } from '../lib/im.js';
 import { unique } from '../lib/clients.js';
+import { startReceiver } from '../lib/receiver.js';
 import { eventually } from '../lib/wait.js';
 
 const ok = { code: 200, body: { status: 200 } };
@@ -206,5 +208,53 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
       await new Promise((resolve) => socket.once('close', resolve).once('error', resolve));
     }
     assert.equal((await bob.send('still here', 'carol')).reason, success);
+  });
+});
+
+describe('messaging tells the application', { concurrency: 2 }, () => {
+  const secret = 'secret-of-webhooks';
+
+  async function told(t, answer = () => 200) {
+    const taken = [];
+    const hooks = await startReceiver((request) => {
+      const status = answer();
+      if (status === 200) taken.push({ ...request, json: JSON.parse(request.rawBody) });
+      return status;
+    });
+    t.after(() => hooks.close());
+    const im = await startIM(t, { webhook_url: `${hooks.url}/?from=parley`, webhook_secret: secret, webhook_interval: '20ms' });
+    return { im, of: (event) => taken.filter((r) => r.path === `/?event=${event}&from=parley`) };
+  }
+
+  it('of messages, of those who are away, of logins', async (t) => {
+    const { im, of } = await told(t);
+    const alice = await new User(t, im.ws, 'alice').connected();
+    await im.post('/channel', { channel_id: 'g', channel_type: group, subscribers: ['alice', 'bob', 'carol'] });
+    const bob = await new User(t, im.ws, 'bob').connected();
+    await alice.send('hi all', 'g', group);
+    await bob.receives('hi all');
+    await eventually(() => of('msg.notify').length > 0, 'the message is told');
+    const [notify] = of('msg.notify');
+    assert.deepEqual(notify.json.map((m) => [m.channel_id, m.from_uid, m.message_seq]), [['g', 'alice', 1]]);
+    assert.equal(notify.headers['x-parley-signature'], createHmac('sha256', secret).update(notify.rawBody).digest('hex'));
+    await eventually(() => of('msg.offline').length > 0, 'who is away is told');
+    assert.deepEqual(of('msg.offline')[0].json.to_uids, ['carol']);
+    await eventually(() => of('user.onlinestatus').some((r) => r.json.length > 0), 'logins are told');
+    bob.disconnect();
+    const texts = () => of('user.onlinestatus').flatMap((r) => r.json).map((text) => text.split('-').slice(0, 3).join('-'));
+    await eventually(() => texts().includes('bob-1-0'), 'the logout is told');
+    assert.ok(texts().includes('alice-1-1') && texts().includes('bob-1-1'));
+  });
+
+  it('until it has taken it, also over kill -9', async (t) => {
+    let refuse = true;
+    const { im, of } = await told(t, () => (refuse ? 503 : 200));
+    const alice = await new User(t, im.ws, 'alice').connected();
+    for (const text of ['1', '2', '3']) await alice.send(text, 'bob');
+    await im.server.kill();
+    refuse = false;
+    await im.server.start();
+    const seqs = () => [...new Set(of('msg.notify').flatMap((r) => r.json).map((m) => m.message_seq))].sort();
+    await eventually(() => seqs().join() === '1,2,3', 'all three are told', 45_000);
   });
 });

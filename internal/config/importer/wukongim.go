@@ -1,6 +1,8 @@
 package importer
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,6 +36,7 @@ func wukongRules() []rule {
 			"-1": "debug", "debug": "debug", "0": "info", "info": "info", "1": "warn", "warn": "warn", "2": "error",
 			"error": "error"})),
 		takes("pprofOn", "metrics.pprof", flag),
+		takes(wukongServes, "im.enabled", flag),
 	}
 }
 
@@ -184,8 +187,17 @@ func seedsOf(value any) (any, error) {
 
 func countOf(value any) (any, error) { return strconv.Itoa(len(words(value))), nil }
 
-// deriveWukong sets a port to advertise only where it is not the one bound.
+// wukongServes is the setting that WuKongIM does not need: it serves messaging and nothing else.
+const wukongServes = "serves.messaging"
+
+// deriveWukong turns messaging on, and sets a port to advertise only where it is not the one bound.
 func deriveWukong(r *run) {
+	for _, name := range slices.Sorted(maps.Keys(r.settings)) {
+		e := r.settings[name]
+		e.label, e.name, e.value, e.quiet = "WuKongIM", wukongServes, "true", true
+		r.put(e)
+		break
+	}
 	bound := wukongClusterPort
 	if _, port, err := address(r.settings["cluster.addr"].value); err == nil {
 		bound = port
@@ -198,6 +210,10 @@ func deriveWukong(r *run) {
 }
 
 func completeWukong(r *run) {
+	if _, ok := r.result.set["im.manager_token"]; !ok {
+		r.missing("im.manager_token", "WuKongIM's HTTP API is open without one; Parley's asks for the token in im-token below "+
+			"node.data_dir, in the header token, unless im.open_api is true")
+	}
 	if _, ok := r.result.set["cluster.seeds"]; !ok {
 		return
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/parleyio/parley/internal/im"
 	"github.com/parleyio/parley/internal/primitives"
 	"github.com/parleyio/parley/internal/pusher"
 	"github.com/parleyio/parley/internal/pusher/api"
@@ -36,7 +37,7 @@ const (
 
 // declaring are the packages that declare families, below internal. A new one is added here
 // and to families.
-var declaring = []string{"primitives", "pusher", "pusher/api", "telemetry"}
+var declaring = []string{"im", "primitives", "pusher", "pusher/api", "telemetry"}
 
 // family is what a node tells of one family. Type is empty where only a value would tell it,
 // labels are nil where nothing does.
@@ -52,6 +53,7 @@ func families(t *testing.T) map[string]family {
 	described(t, all, pusher.NewMetrics(prefix, "6001"))
 	described(t, all, api.NewMetrics(prefix, "6001"))
 	described(t, all, primitives.NewMetrics(prefix))
+	described(t, all, im.NewMetrics(prefix, nil))
 	described(t, all, telemetry.NewCluster(prefix, nil))
 	described(t, all, telemetry.NewCarrier(prefix, "redis", "signal", nil))
 	metrics := telemetry.NewMetrics(prefix, "v0")

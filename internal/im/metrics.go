@@ -4,18 +4,18 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Reasons under which losses and refusals are counted.
 const (
-	dropMalformed   = "malformed"          // a message of another node that cannot be read
-	dropTell        = "not_told"           // the other nodes were not told of a login or a kick
-	dropRelay       = "not_handed_on"      // messages for another node that were not sent; they go again
-	dropFrame       = "bad_frame"          // bytes of a client that are no frame
-	dropProtocol    = "protocol"           // a packet that may not come then, or from a client at all
-	dropFirstFrame  = "no_connect"         // no CONNECT in time
-	dropIdle        = "idle"               // nothing came from the client for too long
-	dropFlood       = "flood"              // more SENDs than a connection may have under way
-	dropInbox       = "inbox_full"         // more packets than a connection may have waiting
-	dropCursor      = "cursor_not_written" // commands that were confirmed are handed out again
-	dropUnacked     = "unacked_forgotten"  // too many RECVs wait for their RECVACK; the oldest is not sent again
-	dropUndelivered = "never_acked"        // a RECV that was sent again as often as it may be
+	dropMalformed   = "im_malformed"          // a message of another node that cannot be read
+	dropTell        = "im_not_told"           // the other nodes were not told of a login or a kick
+	dropRelay       = "im_not_handed_on"      // messages for another node that were not sent; they go again
+	dropFrame       = "im_bad_frame"          // bytes of a client that are no frame
+	dropProtocol    = "im_protocol"           // a packet that may not come then, or from a client at all
+	dropFirstFrame  = "im_no_connect"         // no CONNECT in time
+	dropIdle        = "im_idle"               // nothing came from the client for too long
+	dropFlood       = "im_flood"              // more SENDs than a connection may have under way
+	dropInbox       = "im_inbox_full"         // more packets than a connection may have waiting
+	dropCursor      = "im_cursor_not_written" // commands that were confirmed are handed out again
+	dropUnacked     = "im_unacked_forgotten"  // too many RECVs wait for their RECVACK; the oldest is not sent again
+	dropUndelivered = "im_never_acked"        // a RECV that was sent again as often as it may be
 )
 
 // Metrics are those of messaging.
@@ -26,15 +26,16 @@ type Metrics struct {
 	resends     prometheus.Counter
 	logins      *prometheus.CounterVec // by reason
 	kicks       prometheus.Counter
-	drops       *prometheus.CounterVec // by reason
+	lost        func(reason string, n int)
 	connections prometheus.Gauge
 	users       prometheus.Gauge
 	sendSeconds prometheus.Histogram
 	all         []prometheus.Collector
 }
 
-// NewMetrics makes the metrics; their names begin with prefix.
-func NewMetrics(prefix string) *Metrics {
+// NewMetrics makes the metrics; their names begin with prefix. lost is told of what is lost or refused,
+// with one of the reasons above, and how many.
+func NewMetrics(prefix string, lost func(reason string, n int)) *Metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + name, Help: help})
 	}
@@ -51,7 +52,7 @@ func NewMetrics(prefix string) *Metrics {
 		resends:     counter("im_receives_resent_total", "Messages handed to a connection again because it did not confirm them."),
 		logins:      byReason("im_logins_total", "Logins of clients, by the reason code of their CONNACK."),
 		kicks:       counter("im_kicks_total", "Connections ended because the user logged in elsewhere or was sent away."),
-		drops:       byReason("im_dropped_total", "What messaging lost or refused, by the reason."),
+		lost:        lost,
 		connections: gauge("im_connections", "Clients that are logged in on this node."),
 		users:       gauge("im_users", "Users with a client that is logged in on this node."),
 		sendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -60,7 +61,7 @@ func NewMetrics(prefix string) *Metrics {
 		}),
 	}
 	m.all = []prometheus.Collector{
-		m.sends, m.receives, m.receiveAcks, m.resends, m.logins, m.kicks, m.drops, m.connections, m.users, m.sendSeconds,
+		m.sends, m.receives, m.receiveAcks, m.resends, m.logins, m.kicks, m.connections, m.users, m.sendSeconds,
 	}
 	return m
 }
@@ -79,4 +80,4 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (m *Metrics) dropped(reason string) { m.drops.WithLabelValues(reason).Inc() }
+func (m *Metrics) dropped(reason string) { m.lost(reason, 1) }

@@ -60,7 +60,7 @@ type sending struct {
 func newRelay(s *Server) (*relay, error) {
 	r := &relay{server: s, pending: map[uint64]*sending{}, stop: make(chan struct{})}
 	r.out = newOutbox(s.options.Signal, func(records int, err error) {
-		s.metrics.drops.WithLabelValues(dropRelay).Add(float64(records)) // they go again
+		s.metrics.lost(dropRelay, records) // they go again
 		s.options.Logger.Debug("messages were not handed to another node", "messages", records, "error", err)
 	})
 	own := fabric.Token(s.options.Node)

@@ -235,7 +235,7 @@ func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {
 		TokenAuth: c.TokenAuth, ManagerUID: c.ManagerUID, Encryption: c.Encryption, JSONRPC: c.JSONRpc,
 		PersonAllowList: c.PersonAllowlist, ConnectTimeout: imFirstFrame, IdleTimeout: c.IdleTimeout,
 		RetryInterval: c.RetryInterval, RetryMax: c.RetryAttempts, MaxPendingSends: c.MaxPendingSends,
-		Logger: n.log.With("part", "im"), Metrics: im.NewMetrics(n.config.Metrics.Prefix),
+		Logger: n.log.With("part", "im"), Metrics: im.NewMetrics(n.config.Metrics.Prefix, n.metrics.Lost),
 	}
 	if n.cluster != nil {
 		options.Node = n.cluster.decision.Self.ID

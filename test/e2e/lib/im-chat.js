@@ -1,0 +1,62 @@
+// Users of the real client talk through a balancer while one node is killed:
+//   node im-chat.js <ws url> <api url> <tcp port> <process id of the node>
+// It ends with an error when something is not as it should be.
+
+import assert from 'node:assert/strict';
+import net from 'node:net';
+
+import { imOf, User } from './im.js';
+import { eventually } from './wait.js';
+
+const [ws, api, tcpPort, pid] = process.argv.slice(2);
+const t = { after: () => {} };
+const im = { ...imOf({}, ''), api };
+im.post = async (route, body) => (await fetch(api + route, {
+  method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body),
+})).json();
+
+const uids = ['anna', 'ben', 'carl', 'dora', 'emil', 'fay'];
+assert.deepEqual(await im.post('/channel', { channel_id: 'g', channel_type: 2, subscribers: uids }), { status: 200 });
+const users = [];
+for (const uid of uids) users.push(await new User(t, ws, uid).connected());
+
+// TCP through the stream part, which puts a PROXY header in front: an answer shows that it is read.
+await new Promise((resolve, reject) => {
+  const socket = net.connect(Number(tcpPort), '127.0.0.1', () => socket.write('{"method":"connect","id":"1","params":{"uid":"tom","token":"","deviceFlag":0}}\n'));
+  socket.once('data', (data) => (/"reasonCode":1/.test(data) ? resolve() : reject(new Error(String(data)))));
+  socket.once('error', reject);
+  socket.once('close', () => reject(new Error('closed')));
+});
+
+let sent = 0;
+const say = async (user) => {
+  const text = `m${++sent}`;
+  const ack = await user.send(text, 'g', 2);
+  assert.equal(ack.reason, 1);
+  assert.equal(ack.seq, sent);
+  return text;
+};
+for (let i = 0; i < 30; i++) {
+  const text = await say(users[i % users.length]);
+  await Promise.all(users.filter((u) => u !== users[i % users.length]).map((u) => u.receives(text)));
+}
+process.kill(Number(pid), 'SIGKILL');
+// Who was on that node comes back through the balancer: the client tries again after 3 s.
+const before = new Map(users.map((u) => [u, u.states.filter(([state]) => state === 1).length]));
+await new Promise((resolve) => setTimeout(resolve, 500));
+const lost = users.filter((u) => u.states.at(-1)[0] !== 1);
+await eventually(() => users.every((u) => u.states.at(-1)[0] === 1), 'everybody is connected again', 20_000);
+const stayed = users.filter((u) => !lost.includes(u));
+for (const u of stayed) assert.equal(u.states.filter(([state]) => state === 1).length, before.get(u), 'survivors stay connected');
+for (let i = 0; i < 20; i++) {
+  const text = await say(users[i % users.length]);
+  await Promise.all(users.filter((u) => u !== users[i % users.length]).map((u) => u.receives(text)));
+}
+const page = await im.post('/channel/messagesync', { login_uid: 'anna', channel_id: 'g', channel_type: 2, limit: 100, pull_mode: 1 });
+assert.deepEqual(page.messages.map((m) => m.message_seq), Array.from({ length: sent }, (_, i) => i + 1));
+for (const u of stayed) {
+  const seqs = u.received.map((m) => m.seq);
+  assert.equal(new Set(seqs).size, seqs.length, 'each message once');
+}
+console.log(`${sent} messages, ${lost.length} of ${users.length} clients came back, ${stayed.length} stayed`);
+process.exit();

@@ -101,6 +101,8 @@ func New(server *im.Server, options Options) *API {
 		"POST /conversations/delete":          a.conversationDelete,
 		"POST /conversation/channels":         a.conversationChannels,
 		"POST /conversation/syncByChannels":   a.conversationsOf,
+		"GET /webhook/deadletters":            a.deadLetters,
+		"POST /webhook/replay":                a.replay,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, handle) })
 	}

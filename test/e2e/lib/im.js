@@ -38,9 +38,9 @@ export const person = 1;
 export const group = 2;
 
 /** Starts a server with messaging. */
-export async function startIM(t, im = {}) {
+export async function startIM(t, im = {}, config = {}) {
   const ports = { tcp_port: await freePort(), ws_port: await freePort(), http_port: await freePort() };
-  const server = await startServer({ im: { enabled: true, host: '127.0.0.1', ...ports, ...im } });
+  const server = await startServer({ ...config, im: { enabled: true, host: '127.0.0.1', ...ports, ...im } });
   t.after(() => server.close());
   return { server, ...imOf(ports, im.manager_token ?? readToken(server)) };
 }

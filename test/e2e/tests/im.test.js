@@ -214,7 +214,20 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
 describe('messaging tells the application', { concurrency: 2 }, () => {
   const secret = 'secret-of-webhooks';
 
-  async function told(t, answer = () => 200) {
+  it('lists what was given up, and sends it again', async (t) => {
+    let refuse = true;
+    const { im, of } = await told(t, () => (refuse ? 500 : 200), { webhooks: { retry_elapsed: '1ms' } });
+    const alice = await new User(t, im.ws, 'alice').connected();
+    await alice.send('hi', 'bob');
+    const letters = async () => (await im.get('/webhook/deadletters')).body.filter((l) => l.event === 'msg.notify');
+    await eventually(async () => (await letters()).length === 1, 'a dead letter');
+    refuse = false;
+    assert.deepEqual(await im.post('/webhook/replay', { id: (await letters())[0].id }), ok);
+    await eventually(() => of('msg.notify').length === 1, 'it is told');
+    assert.deepEqual(await letters(), []);
+  });
+
+  async function told(t, answer = () => 200, config = {}) {
     const taken = [];
     const hooks = await startReceiver((request) => {
       const status = answer();
@@ -222,7 +235,7 @@ describe('messaging tells the application', { concurrency: 2 }, () => {
       return status;
     });
     t.after(() => hooks.close());
-    const im = await startIM(t, { webhook_url: `${hooks.url}/?from=parley`, webhook_secret: secret, webhook_interval: '20ms' });
+    const im = await startIM(t, { webhook_url: `${hooks.url}/?from=parley`, webhook_secret: secret, webhook_interval: '20ms' }, config);
     return { im, of: (event) => taken.filter((r) => r.path === `/?event=${event}&from=parley`) };
   }
 
@@ -244,6 +257,7 @@ describe('messaging tells the application', { concurrency: 2 }, () => {
     const texts = () => of('user.onlinestatus').flatMap((r) => r.json).map((text) => text.split('-').slice(0, 3).join('-'));
     await eventually(() => texts().includes('bob-1-0'), 'the logout is told');
     assert.ok(texts().includes('alice-1-1') && texts().includes('bob-1-1'));
+    assert.deepEqual((await im.get('/webhook/deadletters')).body, []);
   });
 
   it('until it has taken it, also over kill -9', async (t) => {

@@ -123,6 +123,8 @@ func sample(f field[Config]) string {
 		return "amqp://rabbit-1.example.com,amqps://rabbit-2.example.com:5671/name"
 	case "nats.replicas":
 		return "3"
+	case "im.retention":
+		return "2:720h:100:0"
 	case "redis.signal", "redis.cache", "redis.queue", "redis.lock", "redis.documents":
 		return "redis://redis.example.com/7"
 	}

@@ -1,6 +1,11 @@
 package config
 
-import "time"
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // IM configures messaging: the protocol of WuKongIM and its HTTP API.
 type IM struct {
@@ -24,6 +29,9 @@ type IM struct {
 	RetryInterval   time.Duration
 	RetryAttempts   int
 	MaxPendingSends int // of one connection
+
+	Retention         []string // TYPE:AGE:COUNT:BYTES, see IMRetention
+	RetentionInterval time.Duration
 
 	ExternalIP      string
 	ExternalTCPAddr string
@@ -97,6 +105,13 @@ var imOptions = []field[Config]{
 	option("im.max_pending_sends", "1024", intKind,
 		"Messages that one connection may have on their way into the log; more are refused with reason 22.",
 		func(c *Config) *int { return &c.IM.MaxPendingSends }, atLeast(1)),
+	option("im.retention", "", listKind,
+		"How much of channels is kept, as TYPE:AGE:COUNT:BYTES, such as 2:720h:10000:0 for groups; TYPE is a number, or "+
+			"* for all others, and 0 is no limit. A channel can have its own by /channel/info.",
+		func(c *Config) *[]string { return &c.IM.Retention }, areRetentions),
+	option("im.retention_interval", "1m", durationKind,
+		"Time between two looks for messages that need not be kept.",
+		func(c *Config) *time.Duration { return &c.IM.RetentionInterval }, lasting(100*time.Millisecond)),
 	option("im.external_ip", "", stringKind,
 		"Address of this node that clients are told; empty for what they reached it by.",
 		func(c *Config) *string { return &c.IM.ExternalIP }),
@@ -130,6 +145,50 @@ var imOptions = []field[Config]{
 	option("im.webhook_compress_above", "0", intKind,
 		"Compress the list of users of msg.offline when it has more; 0 for never.",
 		func(c *Config) *int { return &c.IM.WebhookCompressAbove }, atLeast(0)),
+}
+
+// IMRetention is how much of the channels of a type is kept. A zero limit is none.
+type IMRetention struct {
+	Type  uint8 // 0 is all others
+	Age   time.Duration
+	Count uint64
+	Bytes uint64
+}
+
+// ParseIMRetention reads TYPE:AGE:COUNT:BYTES.
+func ParseIMRetention(text string) (r IMRetention, err error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 4 {
+		return r, errors.New("must be TYPE:AGE:COUNT:BYTES")
+	}
+	if parts[0] != "*" {
+		kind, err := strconv.ParseUint(parts[0], 10, 8)
+		if err != nil || kind == 0 {
+			return r, errors.New("must begin with the number of a type of channels, or *")
+		}
+		r.Type = uint8(kind)
+	}
+	if parts[1] != "0" {
+		if r.Age, err = time.ParseDuration(parts[1]); err != nil || r.Age < 0 {
+			return r, errors.New("must have an age such as 720h, or 0, behind the type")
+		}
+	}
+	if r.Count, err = strconv.ParseUint(parts[2], 10, 63); err != nil {
+		return r, errors.New("must have a number of messages behind the age, or 0")
+	}
+	if r.Bytes, err = strconv.ParseUint(parts[3], 10, 63); err != nil {
+		return r, errors.New("must end with a number of bytes, or 0")
+	}
+	return r, nil
+}
+
+func areRetentions(list []string) error {
+	for _, text := range list {
+		if _, err := ParseIMRetention(text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkIM records what messaging needs and does not have.

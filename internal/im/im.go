@@ -68,8 +68,11 @@ type Options struct {
 	RetryInterval   time.Duration // before a RECV without RECVACK is sent again
 	RetryMax        int
 	MaxPendingSends int // of one connection
-	Logger          *slog.Logger
-	Metrics         *Metrics
+	// Retention is how much of channels is kept, by their type; under 0 of all others.
+	Retention         map[uint8]Retention
+	RetentionInterval time.Duration
+	Logger            *slog.Logger
+	Metrics           *Metrics
 }
 
 // Presence is replicated soft state: who is online where.
@@ -131,13 +134,14 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 
 func (s *Server) openLogs(ctx context.Context) (err error) {
 	s.registry, err = registry.Open(ctx, registry.Options{
-		Open: s.options.Open, Index: s.index, Changed: s.hub.setChanged, Logger: s.options.Logger,
+		Open: s.options.Open, Index: s.index, Changed: s.hub.setChanged, FloorMoved: s.floorMoved,
+		Logger: s.options.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	s.journal, err = journal.Open(ctx, journal.Options{
-		Slots: s.options.Slots, Alone: s.options.Alone, Open: s.options.Open, Index: s.index, Applied: s.applied, Logger: s.options.Logger,
+		Slots: s.options.Slots, Alone: s.options.Alone, Open: s.options.Open, Index: s.index, Floor: s.floor, Applied: s.applied, Logger: s.options.Logger,
 	})
 	return err
 }
@@ -152,6 +156,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	s.running.Go(func() { errs <- s.journal.Run(ctx) })
 	s.running.Go(func() { s.hub.retryLoop(ctx) })
 	s.running.Go(func() { s.writeCursors(ctx) })
+	s.running.Go(func() { s.retain(ctx) })
 	if err := s.catchUp(ctx); err == nil {
 		ready()
 	} else if ctx.Err() == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/parleyio/parley/internal/cluster"
+	"github.com/parleyio/parley/internal/config"
 	"github.com/parleyio/parley/internal/directory"
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/im"
@@ -236,6 +237,11 @@ func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {
 		PersonAllowList: c.PersonAllowlist, ConnectTimeout: imFirstFrame, IdleTimeout: c.IdleTimeout,
 		RetryInterval: c.RetryInterval, RetryMax: c.RetryAttempts, MaxPendingSends: c.MaxPendingSends,
 		Logger: n.log.With("part", "im"), Metrics: im.NewMetrics(n.config.Metrics.Prefix, n.metrics.Lost),
+	}
+	options.Retention, options.RetentionInterval = map[uint8]im.Retention{}, c.RetentionInterval
+	for _, text := range c.Retention {
+		r, _ := config.ParseIMRetention(text) // it was checked
+		options.Retention[r.Type] = im.Retention{Age: r.Age, Count: r.Count, Bytes: r.Bytes}
 	}
 	if n.cluster != nil {
 		options.Node = n.cluster.decision.Self.ID

@@ -20,6 +20,9 @@ type channelRequest struct {
 	AllowStranger *flag    `json:"allow_stranger"`
 	Reset         flag     `json:"reset"`
 	Temporary     flag     `json:"temp_subscriber"`
+	KeepSeconds   *int64   `json:"keep_seconds"`
+	KeepCount     *uint64  `json:"keep_count"`
+	KeepBytes     *uint64  `json:"keep_bytes"`
 	Subscribers   []string `json:"subscribers"`
 	UIDs          []string `json:"uids"`
 }
@@ -64,6 +67,15 @@ func (q channelRequest) set(known *registry.Channel) {
 			*f.flag = bool(*f.given)
 		}
 	}
+	if q.KeepSeconds != nil {
+		known.KeepSeconds = max(0, *q.KeepSeconds)
+	}
+	if q.KeepCount != nil {
+		known.KeepCount = *q.KeepCount
+	}
+	if q.KeepBytes != nil {
+		known.KeepBytes = *q.KeepBytes
+	}
 	if known.Created == 0 {
 		known.Created = time.Now().UnixMilli()
 	}
@@ -103,7 +115,11 @@ func (a *API) channelDelete(c *call) (any, error) {
 		return nil, err
 	}
 	a.server.Spread(c, seq)
-	return nil, a.server.Journal().Purge(c, channel, 0)
+	head, err := a.server.Journal().Head(channel)
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.server.RemoveBefore(c, channel, head.Seq+1)
 }
 
 // addMembers puts the subscribers of a request into the channel: they have read what is there.

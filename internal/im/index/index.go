@@ -123,14 +123,19 @@ func (b Batch) Delete(key []byte) { _ = b.batch.Delete(key, nil) }
 // DeleteRange removes the keys from the first one to before end.
 func (b Batch) DeleteRange(from, end []byte) { _ = b.batch.DeleteRange(from, end, nil) }
 
-// Commit makes the changes, with the place that the log was applied to. It does not wait for the
-// disk: what is lost with the machine's power is followed again.
-func (b Batch) Commit(log string, applied uint64) error {
-	b.Set(Key('a', log), binary.BigEndian.AppendUint64(nil, applied))
+// Write makes the changes, which no log is behind.
+func (b Batch) Write() error {
 	if err := b.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
 	return nil
+}
+
+// Commit makes the changes, with the place that the log was applied to. It does not wait for the
+// disk: what is lost with the machine's power is followed again.
+func (b Batch) Commit(log string, applied uint64) error {
+	b.Set(Key('a', log), binary.BigEndian.AppendUint64(nil, applied))
+	return b.Write()
 }
 
 // Clear removes everything.

@@ -129,22 +129,32 @@ func decodeEpoch(data []byte) (epoch uint64, is bool) {
 
 // follows tells whether a message counts: it is of the newest epoch and behind the message of its
 // channel that it was meant to be behind, unless that was removed since. See the package's comment.
-func (s *slot) follows(m *message.Message, head Head, place uint64) (bool, error) {
+func (s *slot) follows(m *message.Message, head Head, at uint64) (bool, error) {
 	switch {
 	case m.Epoch != s.current:
 		return false, nil
 	case m.Prev == head.Place:
 		return m.Seq == head.Seq+1, nil
-	case m.Prev < head.Place || m.Prev >= place || m.Seq <= head.Seq:
+	case m.Prev == 0: // by an owner whose index was made anew after all messages were removed
+		if m.Seq != head.Seq+1 {
+			return false, nil
+		}
+		return s.removed(head.Place)
+	case m.Prev < head.Place || m.Prev >= at || m.Seq <= head.Seq:
 		return false, nil
 	}
+	return s.removed(m.Prev)
+}
+
+// removed tells whether the log has no entry at a place any more.
+func (s *slot) removed(at uint64) (bool, error) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		page, err := s.log.Read(ctx, ">", m.Prev, 1)
+		page, err := s.log.Read(ctx, ">", at, 1)
 		cancel()
 		switch {
 		case err == nil:
-			return len(page) == 0 || page[0].Seq != m.Prev, nil
+			return len(page) == 0 || page[0].Seq != at, nil
 		case errors.Is(err, fabric.ErrClosed):
 			return false, err
 		}
@@ -152,11 +162,9 @@ func (s *slot) follows(m *message.Message, head Head, place uint64) (bool, error
 }
 
 // index adds the rows of one message.
-func (s *slot) index(batch index.Batch, m *message.Message, place uint64) {
+func (s *slot) index(batch index.Batch, m *message.Message, at uint64) {
 	key := m.Channel.Key()
-	row := binary.AppendUvarint(nil, place)
-	row = binary.AppendVarint(row, m.Time)
-	batch.Set(index.KeySeq(tableMessage, key, m.Seq), row)
+	batch.Set(index.KeySeq(tableMessage, key, m.Seq), place{at, m.Time, uint64(len(m.Payload))}.append(nil))
 	seq := binary.AppendUvarint(nil, m.Seq)
 	batch.Set(index.Key(tableID, key, idText(m.ID)), seq)
 	if m.ClientMsgNo != "" {
@@ -220,11 +228,16 @@ func readHead(row []byte) (h Head) {
 	return h
 }
 
-// Head returns the newest message of a channel.
+// Head returns the newest message of a channel; of one that has none, a zero value but for the number of
+// the last one that it had.
 func (j *Journal) Head(c message.Channel) (Head, error) {
 	row, err := j.options.Index.Get(index.Key(tableHead, c.Key()))
-	if err != nil || row == nil {
+	if err != nil {
 		return Head{}, err
+	}
+	if row == nil && j.options.Floor != nil { // all of its messages may have been removed before this index was made
+		floor, err := j.options.Floor(c)
+		return Head{Seq: max(floor, 1) - 1}, err
 	}
 	return readHead(row), nil
 }

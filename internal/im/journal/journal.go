@@ -52,6 +52,9 @@ type Options struct {
 	Index *index.Index
 	// Alone says that the logs have one copy each.
 	Alone bool
+	// Floor returns the number of the oldest message of a channel that is kept, 0 when nothing was
+	// removed by its age or number; nil for never.
+	Floor func(c message.Channel) (uint64, error)
 	// Applied is told of each message that is stored, in the order of its log, when the index has it.
 	// Each log has its own goroutine; the call holds up only that.
 	Applied func(m *message.Message)

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,8 +50,7 @@ func (j *Journal) places(c message.Channel, r Range) ([]uint64, error) {
 	}
 	var places []uint64
 	err := j.options.Index.Each(from, end, r.Newest, func(_, value []byte) bool {
-		place, _ := binary.Uvarint(value)
-		places = append(places, place)
+		places = append(places, readPlace(value).at)
 		return len(places) < limit
 	})
 	if r.Newest {

@@ -106,6 +106,13 @@ type Channel struct {
 	SendBan       bool   `json:"send_ban,omitempty"`
 	AllowStranger bool   `json:"allow_stranger,omitempty"`
 	Created       int64  `json:"created,omitempty"` // ms since 1970
+	// Floor is the number of the oldest message that is kept; those before it are removed.
+	Floor uint64 `json:"floor,omitempty"`
+	// Of the messages those are kept that are not older than KeepSeconds, at most KeepCount and
+	// KeepBytes; 0 leaves it to the channel's type.
+	KeepSeconds int64  `json:"keep_seconds,omitempty"`
+	KeepCount   uint64 `json:"keep_count,omitempty"`
+	KeepBytes   uint64 `json:"keep_bytes,omitempty"`
 }
 
 func channelSubject(c message.Channel) string { return "c." + fabric.Token(c.Key()) }
@@ -139,6 +146,21 @@ func (r *Registry) ChangeChannel(ctx context.Context, c message.Channel, change 
 		return 0, fmt.Errorf("change channel: %w", err)
 	}
 	return seq, nil
+}
+
+func isChannel(subject string) bool { return strings.HasPrefix(subject, "c.") }
+
+// floorMoved returns the channel of a document whose floor is higher than before.
+func floorMoved(before, after []byte) (c message.Channel, floor uint64, moved bool) {
+	var old, now Channel
+	if len(after) == 0 || json.Unmarshal(after, &now) != nil || now.Floor == 0 {
+		return c, 0, false
+	}
+	if len(before) > 0 {
+		_ = json.Unmarshal(before, &old) // one that cannot be read had no floor
+	}
+	c, ok := message.ParseKey(now.Key)
+	return c, now.Floor, ok && now.Floor > old.Floor
 }
 
 // Cursor is how far a user has read a channel.

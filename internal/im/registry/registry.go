@@ -36,7 +36,9 @@ type Options struct {
 	// Changed is told of members that came and went, in the order of the log; nil is nobody. It may
 	// read the registry, and holds up what is applied next.
 	Changed func(kind Kind, c message.Channel, added, removed []string)
-	Logger  *slog.Logger
+	// FloorMoved is told that messages of a channel before a number are removed; nil is nobody.
+	FloorMoved func(c message.Channel, floor uint64)
+	Logger     *slog.Logger
 }
 
 // logName is the name of the log, and of its place in the index.
@@ -169,6 +171,11 @@ func (r *Registry) apply(e fabric.Entry) error {
 	close(r.moved)
 	r.moved = make(chan struct{})
 	r.mu.Unlock()
+	if r.options.FloorMoved != nil && isChannel(e.Subject) {
+		if c, floor, moved := floorMoved(before, e.Payload); moved {
+			r.options.FloorMoved(c, floor)
+		}
+	}
 	if len(change.added)+len(change.removed) > 0 && r.options.Changed != nil {
 		r.options.Changed(change.kind, change.channel, change.added, change.removed)
 	}

@@ -31,6 +31,9 @@ buildSync({
   logLevel: 'error',
 });
 globalThis.WebSocket = WebSocket;
+// The client's timers never end, and would keep the process of the tests.
+const { setInterval } = globalThis;
+globalThis.setInterval = (...args) => setInterval(...args).unref();
 process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
 console.log = ((log) => (...args) => (/^(on(open|close|message|Subscribe)|sendSubscribe|订阅|close\.\.\.\.)|连接|断开|重连|^\.\.\./.test(args[0]) ? undefined : log(...args)))(console.log);
 

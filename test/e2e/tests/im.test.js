@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import net from 'node:net';
+import path from 'node:path';
 import { describe, it } from 'node:test';
+
 
 import { base64, group, person, RPC, startIM, User } from '../lib/im.js';
 import { unique } from '../lib/clients.js';
@@ -181,6 +184,26 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     rpc.notify('recvack', { messageId: params.messageId, messageSeq: params.messageSeq });
     assert.equal((await rpc.request('ping')).result, undefined);
     assert.match((await rpc.request('dance')).error.message, /unknown method/);
+  });
+
+  it('removes what need not be kept, and goes on numbering', async (t) => {
+    const im = await startIM(t, { retention: ['2:0:3:0'], retention_interval: '100ms' });
+    const alice = await new User(t, im.ws, 'alice').connected();
+    for (const id of ['short', 'longer']) await im.post('/channel', { channel_id: id, channel_type: group, subscribers: ['alice'] });
+    await im.post('/channel/info', { channel_id: 'longer', channel_type: group, keep_count: 5 });
+    for (let i = 1; i <= 10; i++) for (const id of ['short', 'longer']) assert.equal((await alice.send(`m${i}`, id, group)).seq, i);
+    const kept = async (channel_id) => (await im.post('/channel/messagesync', { login_uid: 'alice', channel_id, channel_type: group, limit: 100 }))
+      .body.messages.map((m) => m.message_seq).join();
+    await eventually(async () => (await kept('short')) === '8,9,10' && (await kept('longer')) === '6,7,8,9,10', 'old messages are gone');
+    await im.server.kill();
+    rmSync(path.join(im.server.config.node.data_dir, 'im-index'), { recursive: true }); // it is made anew
+    await im.server.start();
+    assert.equal(await kept('short'), '8,9,10');
+    await alice.connected();
+    await eventually(() => alice.states.at(-1)[0] === 1, 'alice is back', 20_000);
+    assert.equal((await alice.send('m11', 'short', group)).seq, 11);
+    assert.deepEqual(await im.post('/channel/delete', { channel_id: 'short', channel_type: group }), ok);
+    await eventually(async () => (await kept('short')) === '', 'nothing is left');
   });
 
   it('keeps everything over kill -9', async (t) => {

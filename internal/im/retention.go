@@ -1,0 +1,131 @@
+package im
+
+import (
+	"context"
+	"time"
+
+	"github.com/parleyio/parley/internal/im/journal"
+	"github.com/parleyio/parley/internal/im/message"
+	"github.com/parleyio/parley/internal/im/registry"
+)
+
+// Retention says how much of a channel is kept. A zero limit is none.
+type Retention struct {
+	Age   time.Duration
+	Count uint64
+	Bytes uint64 // of payloads
+}
+
+// maxRetained bounds the channels that one sweep shortens; the next one goes on.
+const maxRetained = 1000
+
+// retain removes what need not be kept of the channels whose slots this node owns, until ctx ends.
+func (s *Server) retain(ctx context.Context) {
+	ticker := time.NewTicker(s.options.RetentionInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.retainOnce(ctx); err != nil && ctx.Err() == nil {
+			s.options.Logger.Warn("old messages are not removed yet", "error", err)
+		}
+	}
+}
+
+// retainOnce looks at every channel once.
+func (s *Server) retainOnce(ctx context.Context) error {
+	type short struct {
+		channel message.Channel
+		from    uint64
+	}
+	var list []short
+	var failed error
+	err := s.journal.EachChannel(func(c message.Channel, head journal.Head) bool {
+		if !s.Owns(s.journal.Slot(c)) || ctx.Err() != nil {
+			return ctx.Err() == nil
+		}
+		keep, any, err := s.keepOf(c)
+		var from uint64
+		if err == nil && any {
+			from, err = s.journal.KeepFrom(c, head, keep)
+		}
+		if failed = err; err == nil && from > 0 {
+			list = append(list, short{c, from})
+		}
+		return failed == nil && len(list) < maxRetained
+	})
+	if err != nil || failed != nil {
+		return firstError(err, failed)
+	}
+	for _, one := range list {
+		if err := s.RemoveBefore(ctx, one.channel, one.from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepOf is how much of a channel is kept: by its own limits, else by those of its type, else by those
+// of all.
+func (s *Server) keepOf(c message.Channel) (keep journal.Keep, any bool, err error) {
+	known, _, err := s.registry.Channel(c.Base())
+	if err != nil {
+		return keep, false, err
+	}
+	of, typed := s.options.Retention[c.Type]
+	if !typed {
+		of = s.options.Retention[0]
+	}
+	if known.KeepSeconds > 0 {
+		of.Age = time.Duration(known.KeepSeconds) * time.Second
+	}
+	if known.KeepCount > 0 {
+		of.Count = known.KeepCount
+	}
+	if known.KeepBytes > 0 {
+		of.Bytes = known.KeepBytes
+	}
+	keep = journal.Keep{Count: of.Count, Bytes: of.Bytes}
+	if of.Age > 0 {
+		keep.After = time.Now().Add(-of.Age).UnixMilli()
+	}
+	return keep, of != (Retention{}), nil
+}
+
+// RemoveBefore removes the messages of a channel before a number for good. All nodes are told first, so
+// that none looks for what is not there.
+func (s *Server) RemoveBefore(ctx context.Context, c message.Channel, before uint64) error {
+	_, err := s.registry.ChangeChannel(ctx, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
+	if err != nil {
+		return err
+	}
+	return s.journal.Purge(ctx, c, before)
+}
+
+// floorMoved drops from the index what was removed.
+func (s *Server) floorMoved(c message.Channel, floor uint64) {
+	if s.journal == nil {
+		return // the registry is opened first, and nothing is followed yet
+	}
+	if err := s.journal.Forget(c, floor); err != nil {
+		s.options.Logger.Error("drop removed messages from the index", "channel", c.Key(), "error", err)
+	}
+}
+
+// floor is the number of the oldest message of a channel that is kept.
+func (s *Server) floor(c message.Channel) (uint64, error) {
+	known, _, err := s.registry.Channel(c)
+	return known.Floor, err
+}

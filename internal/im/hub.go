@@ -2,6 +2,7 @@ package im
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ type hub struct {
 // user is someone with a connection here.
 type user struct {
 	uid      string
-	sessions map[*session]struct{}
+	sessions []*session // mostly one
 }
 
 // audience is the users here who are members of a channel.
@@ -48,11 +49,11 @@ func (h *hub) add(c *session) {
 	h.mu.Lock()
 	u := h.users[c.uid]
 	if u == nil {
-		u = &user{uid: c.uid, sessions: map[*session]struct{}{}}
+		u = &user{uid: c.uid}
 		h.users[c.uid] = u
 		h.enter(u)
 	}
-	u.sessions[c] = struct{}{}
+	u.sessions = append(u.sessions, c)
 	c.mu.Lock()
 	c.user = u
 	c.mu.Unlock()
@@ -102,7 +103,7 @@ func (h *hub) remove(c *session) {
 			delete(h.subs, channel)
 		}
 	}
-	delete(u.sessions, c)
+	u.sessions = slices.DeleteFunc(u.sessions, func(other *session) bool { return other == c })
 	if len(u.sessions) == 0 {
 		delete(h.users, u.uid)
 		for _, a := range h.audiences {
@@ -127,11 +128,7 @@ func (h *hub) sessionsOf(uid string) []*session {
 	if u == nil {
 		return nil
 	}
-	list := make([]*session, 0, len(u.sessions))
-	for c := range u.sessions {
-		list = append(list, c)
-	}
-	return list
+	return slices.Clone(u.sessions)
 }
 
 // all returns every session here.
@@ -140,9 +137,7 @@ func (h *hub) all() []*session {
 	defer h.mu.RUnlock()
 	list := make([]*session, 0, len(h.users))
 	for _, u := range h.users {
-		for c := range u.sessions {
-			list = append(list, c)
-		}
+		list = append(list, u.sessions...)
 	}
 	return list
 }
@@ -177,9 +172,7 @@ func (h *hub) recipients(m *message.Message) []*session {
 		if u == nil || u.uid == SystemUID {
 			return
 		}
-		for c := range u.sessions {
-			list = append(list, c)
-		}
+		list = append(list, u.sessions...)
 	}
 	c := m.Channel.Base()
 	if uids, all := named(m, c); uids != nil {

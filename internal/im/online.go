@@ -35,7 +35,7 @@ func (s *Server) Devices(uid string) []Device {
 func (h *hub) devices(uid string) []Device {
 	var list []Device
 	if u := h.users[uid]; u != nil {
-		for c := range u.sessions {
+		for _, c := range u.sessions {
 			list = append(list, Device{uid, c.flag, c.level})
 		}
 	}

@@ -39,6 +39,8 @@ type IM struct {
 	ExternalWSSAddr string
 	IntranetTCPAddr string
 
+	DatasourceURL string
+
 	WebhookURL           string
 	WebhookSecret        string
 	WebhookEvents        []string
@@ -127,6 +129,9 @@ var imOptions = []field[Config]{
 	option("im.intranet_tcp_addr", "", stringKind,
 		"host:port that those who ask with intranet=1 are told for TCP; empty for this node's.",
 		func(c *Config) *string { return &c.IM.IntranetTCPAddr }),
+	option("im.datasource_url", "", stringKind,
+		"Asked for the members, lists and flags of channels that nobody has told of; empty for nowhere.",
+		func(c *Config) *string { return &c.IM.DatasourceURL }),
 	option("im.webhook_url", "", stringKind,
 		"Where the application is told of messages and logins; empty for nowhere.",
 		func(c *Config) *string { return &c.IM.WebhookURL }),

@@ -57,6 +57,9 @@ type Options struct {
 	// Reports takes what webhooks tell; nil is nobody.
 	Reports Reports
 
+	// Datasource is the URL that is asked for channels that nobody has told of; empty for none.
+	Datasource string
+
 	TokenAuth       bool // clients have to prove themselves
 	ManagerUID      string
 	ManagerToken    string
@@ -100,6 +103,7 @@ type Server struct {
 	hub      *hub
 	workers  *workers
 	metrics  *Metrics
+	source   *source // nil for none
 
 	running sync.WaitGroup
 
@@ -113,6 +117,9 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	s.ids = newIDMaker(options.NodeID)
 	s.hub = newHub(s)
 	s.workers = newWorkers()
+	if options.Datasource != "" {
+		s.source = newSource(s, options.Datasource)
+	}
 	var err error
 	if s.index, err = index.Open(options.Dir, options.Logger); err != nil {
 		return nil, err
@@ -158,6 +165,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	s.running.Go(func() { s.writeCursors(ctx) })
 	s.running.Go(func() { s.retain(ctx) })
 	if err := s.catchUp(ctx); err == nil {
+		s.askSystem(ctx)
 		ready()
 	} else if ctx.Err() == nil {
 		cancel()
@@ -170,11 +178,51 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	return errors.Join(err, <-errs)
 }
 
+// askSystem asks the datasource for the system accounts. That it does not answer keeps nobody waiting.
+func (s *Server) askSystem(ctx context.Context) {
+	if s.source == nil {
+		return
+	}
+	s.running.Go(func() {
+		for ctx.Err() == nil {
+			err := s.source.keepSystem(ctx)
+			if err == nil {
+				return
+			}
+			s.options.Logger.Warn("the datasource does not tell the system accounts, it is asked again", "error", err)
+			fabric.Pause(ctx, sourceTimeout)
+		}
+	})
+}
+
 func (s *Server) catchUp(ctx context.Context) error {
 	if err := s.registry.CatchUp(ctx); err != nil {
 		return err
 	}
+	if err := s.checkSlots(ctx); err != nil {
+		return err
+	}
 	return s.journal.CatchUp(ctx)
+}
+
+// ErrSlots says that the messages which are stored are spread over another number of slots.
+var ErrSlots = errors.New("im.slots is not what it was at the first start")
+
+// checkSlots keeps the number of slots at the first start, and refuses another one later: no message
+// would be found, and numbers would begin anew.
+func (s *Server) checkSlots(ctx context.Context) error {
+	const name = "slots"
+	slots, known, err := s.registry.Mark(name)
+	switch {
+	case err != nil:
+		return err
+	case !known:
+		return s.registry.SetMark(ctx, name, uint64(s.options.Slots))
+	case slots != uint64(s.options.Slots):
+		return fmt.Errorf("%w: it is %d, and the messages that are stored are in %d; set im.slots = %[3]d",
+			ErrSlots, s.options.Slots, slots)
+	}
+	return nil
 }
 
 // ViewChanged says that slots may have other owners now.
@@ -190,6 +238,9 @@ func (s *Server) Close() error {
 	s.journal.Own(func(int) bool { return false })
 	s.relay.close()
 	s.workers.close()
+	if s.source != nil {
+		s.source.running.Wait()
+	}
 	if err := s.index.Close(); err != nil {
 		return fmt.Errorf("close messaging: %w", err)
 	}

@@ -7,6 +7,7 @@ const (
 	dropMalformed   = "im_malformed"          // a message of another node that cannot be read
 	dropTell        = "im_not_told"           // the other nodes were not told of a login or a kick
 	dropRelay       = "im_not_handed_on"      // messages for another node that were not sent; they go again
+	dropSource      = "im_datasource"         // a channel that the datasource did not tell of
 	dropFrame       = "im_bad_frame"          // bytes of a client that are no frame
 	dropProtocol    = "im_protocol"           // a packet that may not come then, or from a client at all
 	dropFirstFrame  = "im_no_connect"         // no CONNECT in time

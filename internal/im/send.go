@@ -20,67 +20,84 @@ func reasonText(r wire.Reason) string { return strconv.Itoa(int(r)) }
 // send handles a SEND.
 func (c *session) send(p *wire.Send, request string) {
 	s := c.server
-	begin := time.Now()
 	c.mu.Lock()
 	if c.phase != phaseOpen {
 		c.mu.Unlock()
 		return
 	}
-	cipher, uid := c.cipher, c.uid
+	one := &outgoing{session: c, packet: p, request: request, begin: time.Now(), uid: c.uid, cipher: c.cipher}
 	full := c.sending >= s.options.MaxPendingSends
-	if !full {
-		c.sending++
-	}
+	c.sending++
 	c.counts.inMessages++
 	c.counts.inMessageBytes += int64(len(p.Payload))
 	c.mu.Unlock()
-	ack := &wire.Sendack{Flags: p.Flags, ClientSeq: p.ClientSeq, ClientMsgNo: p.ClientMsgNo}
-	answer := func(reason wire.Reason) {
-		ack.Reason = reason
-		s.metrics.sends.WithLabelValues(reasonText(reason)).Inc()
-		s.metrics.sendSeconds.Observe(time.Since(begin).Seconds())
-		c.write(c.encode(ack, request))
-	}
 	if full {
 		s.metrics.dropped(dropFlood)
-		answer(wire.ReasonRateLimited)
+		one.answer(wire.ReasonRateLimited, 0, 0)
 		return
 	}
-	done := func(reason wire.Reason) {
-		c.mu.Lock()
-		c.sending--
-		c.mu.Unlock()
-		answer(reason)
-	}
-	if cipher != nil {
-		if cipher.OpenSend(p) != nil {
-			done(wire.ReasonBadPayload)
-			return
+	if channel := message.Stored(one.uid, p.ChannelID, p.ChannelType); s.source.unknown(channel) {
+		if !s.source.load(channel, one.send) {
+			one.answer(wire.ReasonRateLimited, 0, 0)
 		}
+		return
 	}
-	m, reason := s.messageOf(uid, p)
-	ack.MessageID = m.ID
+	one.send()
+}
+
+// outgoing is a SEND that is being handled.
+type outgoing struct {
+	session *session
+	packet  *wire.Send
+	request string // id of the JSON-RPC request
+	begin   time.Time
+	uid     string
+	cipher  *wire.Cipher
+}
+
+// answer sends the SENDACK, once.
+func (o *outgoing) answer(reason wire.Reason, id int64, seq uint64) {
+	c, p := o.session, o.packet
+	c.mu.Lock()
+	c.sending--
+	c.mu.Unlock()
+	c.server.metrics.sends.WithLabelValues(reasonText(reason)).Inc()
+	c.server.metrics.sendSeconds.Observe(time.Since(o.begin).Seconds())
+	c.write(c.encode(&wire.Sendack{
+		Flags: p.Flags, MessageID: id, ClientSeq: p.ClientSeq, MessageSeq: seq, Reason: reason, ClientMsgNo: p.ClientMsgNo,
+	}, o.request))
+}
+
+// send checks a message and gives it to the owner of its channel.
+func (o *outgoing) send() {
+	s := o.session.server
+	if o.cipher != nil && o.cipher.OpenSend(o.packet) != nil {
+		o.answer(wire.ReasonBadPayload, 0, 0)
+		return
+	}
+	m, reason := s.messageOf(o.uid, o.packet)
 	if reason == wire.ReasonSuccess {
-		reason = s.permit(uid, m)
+		reason = s.permit(o.uid, m)
 	}
 	if reason != wire.ReasonSuccess {
-		done(reason)
+		o.answer(reason, m.ID, 0)
 		return
 	}
 	if m.Flags&wire.NoPersist != 0 {
-		done(wire.ReasonSuccess)
-		s.pass(m, c)
+		o.answer(wire.ReasonSuccess, m.ID, 0)
+		s.pass(m, o.session)
 		return
 	}
-	s.hub.origins.Store(m.ID, c)
-	s.relay.send(m, func(o journal.Outcome) {
-		if o.Err != nil || o.Repeated {
+	s.hub.origins.Store(m.ID, o.session)
+	s.relay.send(m, func(outcome journal.Outcome) {
+		if outcome.Err != nil || outcome.Repeated {
 			s.hub.origins.Delete(m.ID)
 		}
-		if o.Err == nil {
-			ack.MessageID, ack.MessageSeq = o.ID, o.Seq
+		if outcome.Err == nil {
+			o.answer(wire.ReasonSuccess, outcome.ID, outcome.Seq)
+			return
 		}
-		done(reasonOf(o.Err))
+		o.answer(reasonOf(outcome.Err), m.ID, 0)
 	})
 }
 

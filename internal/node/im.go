@@ -29,6 +29,7 @@ type messaging struct {
 	server *im.Server
 	number fabric.Lock          // of this node in message IDs
 	online *directory.Directory // nil for a node of its own
+	id     string               // of this node in message IDs
 	hooks  *hook.Hooks          // nil when the application is not told of anything
 	http   face                 // of the HTTP API
 	ws     face                 // of clients over WebSocket
@@ -145,6 +146,7 @@ func (n *Node) startIM(ctx, background context.Context) error {
 	}
 	options := n.imOptions(number, signal)
 	options.ManagerToken = token
+	n.im.id = strconv.Itoa(int(number))
 	if n.cluster != nil {
 		if err := n.openOnline(ctx); err != nil {
 			return err
@@ -188,6 +190,10 @@ func (n *Node) startIM(ctx, background context.Context) error {
 	apiOptions := imapi.Options{
 		Token: token, MaxBody: n.config.HTTP.MaxBody, Addresses: n.imAddresses, CommandSync: n.config.IM.CommandSync,
 		Health: n.imHealth, Logger: n.log.With("part", "im"),
+		Node: imapi.Node{
+			ID: n.im.id, Name: n.config.Node.Name, Version: Version(), Started: time.Now(), TCP: n.Address("im-tcp"),
+			WS: n.Address("im-ws"),
+		},
 	}
 	if n.im.hooks != nil {
 		apiOptions.Webhooks = n.im.hooks
@@ -233,7 +239,7 @@ func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {
 		Owner: func(int) (string, bool) { return "self", true },
 		Nodes: func() []string { return nil },
 
-		TokenAuth: c.TokenAuth, ManagerUID: c.ManagerUID, Encryption: c.Encryption, JSONRPC: c.JSONRpc,
+		Datasource: c.DatasourceURL, TokenAuth: c.TokenAuth, ManagerUID: c.ManagerUID, Encryption: c.Encryption, JSONRPC: c.JSONRpc,
 		PersonAllowList: c.PersonAllowlist, ConnectTimeout: imFirstFrame, IdleTimeout: c.IdleTimeout,
 		RetryInterval: c.RetryInterval, RetryMax: c.RetryAttempts, MaxPendingSends: c.MaxPendingSends,
 		Logger: n.log.With("part", "im"), Metrics: im.NewMetrics(n.config.Metrics.Prefix, n.metrics.Lost),

@@ -180,16 +180,17 @@ func TestLockTakenOver(t *testing.T) {
 // is enough.
 func TestLockManyWords(t *testing.T) {
 	t.Parallel()
+	const lasting = 10 * time.Second
 	ctx, p := open(t)
 	slow := make(chan error, 100)
 	p.conn.SetErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { slow <- err })
 	opened, err := p.Locks(ctx, "many")
 	check(t, err)
-	first, err := opened.TryAcquire(ctx, "l", fabric.MinLease)
+	first, err := opened.TryAcquire(ctx, "l", lasting) // not what is tried here, so longer than that takes
 	check(t, err)
 	before, taken := p.conn.NumSubscriptions(), make(chan error, 1)
 	go func() {
-		_, err := opened.Acquire(ctx, "l", fabric.MinLease)
+		_, err := opened.Acquire(ctx, "l", lasting)
 		taken <- err
 	}()
 	for p.conn.NumSubscriptions() == before && ctx.Err() == nil {

@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 
 import { base64, group, person, RPC, startIM, User } from '../lib/im.js';
 import { unique } from '../lib/clients.js';
-import { startReceiver } from '../lib/receiver.js';
+import { listen, readBody, startReceiver } from '../lib/receiver.js';
 import { eventually } from '../lib/wait.js';
 
 const ok = { code: 200, body: { status: 200 } };
@@ -184,6 +184,26 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     rpc.notify('recvack', { messageId: params.messageId, messageSeq: params.messageSeq });
     assert.equal((await rpc.request('ping')).result, undefined);
     assert.match((await rpc.request('dance')).error.message, /unknown method/);
+  });
+
+  it('asks the datasource for what nobody has told of', async (t) => {
+    const asked = [];
+    const answers = { getSystemUIDs: ['root'], getChannelInfo: { large: 0, ban: 0, disband: 0 }, getSubscribers: ['alice', 'bob'], getBlacklist: ['bob'], getWhitelist: [] };
+    const site = await listen(async (request, response) => {
+      const { cmd, data } = JSON.parse(await readBody(request));
+      asked.push(`${cmd} ${data.channel_id ?? ''}`);
+      response.end(JSON.stringify(answers[cmd]));
+    });
+    t.after(() => site.close());
+    const im = await startIM(t, { datasource_url: site.url });
+    const [alice, bob, eve, root] = await Promise.all(['alice', 'bob', 'eve', 'root'].map((uid) => new User(t, im.ws, uid).connected()));
+    assert.equal((await alice.send('hi', 'old', group)).reason, success);
+    await bob.receives('hi');
+    assert.equal((await bob.send('no', 'old', group)).reason, 4);
+    assert.equal((await eve.send('no', 'old', group)).reason, 3);
+    assert.equal((await root.send('I may', 'old', group)).reason, success);
+    assert.equal(asked.filter((question) => question === 'getSubscribers old').length, 1, 'it is asked once');
+    assert.equal((await im.get('/varz')).body.connections, 4);
   });
 
   it('removes what need not be kept, and goes on numbering', async (t) => {

@@ -72,6 +72,9 @@ func (h *hub) enter(u *user) {
 	if len(h.audiences) == 0 {
 		return
 	}
+	if a := h.audiences[message.Channel{ID: u.uid, Type: message.Visitors}]; a != nil {
+		a.users[u] = struct{}{}
+	}
 	memberships, err := h.server.registry.ChannelsOf(u.uid)
 	if err != nil {
 		h.server.options.Logger.Error("read the channels of a user", "error", err)

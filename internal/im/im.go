@@ -160,11 +160,24 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	defer cancel()
 	errs := make(chan error, 2)
 	s.running.Go(func() { errs <- s.registry.Run(ctx) })
+	// The floors of channels have to be known before their messages are read.
+	err := s.registry.CatchUp(ctx)
+	if err == nil {
+		err = s.checkSlots(ctx)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			err = nil // it was to end
+		}
+		cancel()
+		s.running.Wait()
+		return errors.Join(err, <-errs)
+	}
 	s.running.Go(func() { errs <- s.journal.Run(ctx) })
 	s.running.Go(func() { s.hub.retryLoop(ctx) })
 	s.running.Go(func() { s.writeCursors(ctx) })
 	s.running.Go(func() { s.retain(ctx) })
-	if err := s.catchUp(ctx); err == nil {
+	if err := s.journal.CatchUp(ctx); err == nil {
 		s.askSystem(ctx)
 		ready()
 	} else if ctx.Err() == nil {
@@ -172,7 +185,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		s.running.Wait()
 		return err
 	}
-	err := <-errs
+	err = <-errs
 	cancel()
 	s.running.Wait()
 	return errors.Join(err, <-errs)
@@ -193,16 +206,6 @@ func (s *Server) askSystem(ctx context.Context) {
 			fabric.Pause(ctx, sourceTimeout)
 		}
 	})
-}
-
-func (s *Server) catchUp(ctx context.Context) error {
-	if err := s.registry.CatchUp(ctx); err != nil {
-		return err
-	}
-	if err := s.checkSlots(ctx); err != nil {
-		return err
-	}
-	return s.journal.CatchUp(ctx)
 }
 
 // ErrSlots says that the messages which are stored are spread over another number of slots.
@@ -239,6 +242,7 @@ func (s *Server) Close() error {
 	s.relay.close()
 	s.workers.close()
 	if s.source != nil {
+		s.source.end()
 		s.source.running.Wait()
 	}
 	if err := s.index.Close(); err != nil {

@@ -72,7 +72,7 @@ func (c *session) login(p *wire.Connect, request string) {
 func (s *Server) authenticate(p *wire.Connect) (level uint8, reason wire.Reason) {
 	o := s.options
 	switch {
-	case !message.CheckID(p.UID):
+	case !message.CheckID(p.UID), p.UID == SystemUID:
 		return 0, wire.ReasonAuthFailed
 	case p.UID == o.ManagerUID && o.ManagerUID != "":
 		if o.ManagerToken != "" && p.Token != o.ManagerToken {

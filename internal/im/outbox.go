@@ -44,21 +44,20 @@ func (o *outbox) add(subject string, write func(dst []byte) []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.parcels[subject]
-	if p == nil || len(p.data) > maxParcel {
-		if p != nil {
-			o.publish(subject, p)
-		}
+	if p == nil {
 		p = &parcel{}
-		if o.parcels[subject] == nil {
-			o.order = append(o.order, subject)
-		}
 		o.parcels[subject] = p
+		o.order = append(o.order, subject)
 	}
 	at := len(p.data)
-	p.data = append(p.data, 0, 0, 0, 0)
-	p.data = write(p.data)
+	p.data = write(append(p.data, 0, 0, 0, 0))
 	binary.BigEndian.PutUint32(p.data[at:], uint32(len(p.data)-at-4))
 	p.records++
+	if at > 0 && len(p.data) > maxParcel { // a large one goes alone, and what is before it first
+		next := &parcel{data: append([]byte{}, p.data[at:]...), records: 1}
+		o.publish(subject, &parcel{data: p.data[:at:at], records: p.records - 1})
+		o.parcels[subject] = next
+	}
 	o.some.Signal()
 }
 

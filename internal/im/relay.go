@@ -1,11 +1,13 @@
 package im
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -38,11 +40,13 @@ const (
 
 // relay takes messages to the owners of their slots, and back what became of them.
 type relay struct {
-	server *Server
-	out    *outbox
+	server        *Server
+	out           *outbox
+	subscriptions []fabric.Subscription
 
-	mu      sync.Mutex // guards the following fields
-	count   uint64
+	mu      sync.Mutex          // guards the following fields
+	arrived uint64              // messages, ever
+	count   uint64              // questions, ever
 	pending map[uint64]*sending // by the number of the question
 	again   []*sending          // to be asked again
 	stop    chan struct{}
@@ -52,9 +56,11 @@ type relay struct {
 // sending is a message on its way.
 type sending struct {
 	message *message.Message
+	order   uint64 // of arrival
 	done    func(journal.Outcome)
 	until   time.Time // when the sender is told that it failed
 	ask     time.Time // when it is asked again
+	node    string    // that it was given to
 }
 
 func newRelay(s *Server) (*relay, error) {
@@ -72,15 +78,20 @@ func newRelay(s *Server) (*relay, error) {
 		subjectKick:         s.hub.kicked,
 		subjectPassing:      s.passed,
 	} {
-		if _, err := s.options.Signal.Subscribe(subject, handle, fabric.SkipSelf()); err != nil {
+		subscription, err := s.options.Signal.Subscribe(subject, handle, fabric.SkipSelf())
+		if err != nil {
 			return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 		}
+		r.subscriptions = append(r.subscriptions, subscription)
 	}
 	r.done.Go(r.sweepLoop)
 	return r, nil
 }
 
 func (r *relay) close() {
+	for _, subscription := range r.subscriptions {
+		_ = subscription.Unsubscribe() // fails only when the signal is closed
+	}
 	close(r.stop)
 	r.done.Wait()
 	r.out.close()
@@ -89,7 +100,11 @@ func (r *relay) close() {
 // send takes a message to its slot's owner. done is called once.
 func (r *relay) send(m *message.Message, done func(journal.Outcome)) {
 	now := time.Now()
-	r.try(&sending{message: m, done: done, until: now.Add(sendTimeout)}, now)
+	r.mu.Lock()
+	r.arrived++
+	one := &sending{message: m, order: r.arrived, done: done, until: now.Add(sendTimeout)}
+	r.mu.Unlock()
+	r.try(one, now)
 }
 
 // try asks the present owner.
@@ -107,7 +122,7 @@ func (r *relay) try(one *sending, now time.Time) {
 	r.mu.Lock()
 	r.count++
 	number := r.count
-	one.ask = now.Add(askTimeout)
+	one.ask, one.node = now.Add(askTimeout), node
 	r.pending[number] = one
 	r.mu.Unlock()
 	r.out.add(subjectAppend+fabric.Token(node), func(dst []byte) []byte {
@@ -139,6 +154,7 @@ const (
 	answerRepeated
 	answerNotOwner
 	answerBusy
+	answerTooLarge
 	answerFailed
 )
 
@@ -152,6 +168,8 @@ func answerOf(o journal.Outcome) byte {
 		return answerNotOwner
 	case errors.Is(o.Err, journal.ErrBusy):
 		return answerBusy
+	case errors.Is(o.Err, fabric.ErrTooLarge):
+		return answerTooLarge
 	}
 	return answerFailed
 }
@@ -210,6 +228,8 @@ func (r *relay) answeredOne(data []byte) bool {
 		o.Err = journal.ErrNotOwner
 	case answerBusy:
 		o.Err = journal.ErrBusy
+	case answerTooLarge:
+		o.Err = fabric.ErrTooLarge
 	default:
 		o.Err = fabric.ErrUnavailable
 	}
@@ -237,12 +257,13 @@ func (r *relay) sweep(now time.Time) {
 	again := r.again
 	r.again = nil
 	for number, one := range r.pending {
-		if now.After(one.ask) {
+		if now.After(one.ask) || !r.asks(one) {
 			delete(r.pending, number)
 			again = append(again, one)
 		}
 	}
 	r.mu.Unlock()
+	slices.SortFunc(again, func(a, b *sending) int { return cmp.Compare(a.order, b.order) })
 	for _, one := range again {
 		if now.After(one.until) {
 			one.done(journal.Outcome{ID: one.message.ID, Err: fabric.ErrUnavailable})
@@ -250,6 +271,12 @@ func (r *relay) sweep(now time.Time) {
 		}
 		r.try(one, now)
 	}
+}
+
+// asks tells whether the node that a message was given to is still the owner of its slot.
+func (r *relay) asks(one *sending) bool {
+	node, self := r.server.options.Owner(r.server.journal.Slot(one.message.Channel))
+	return !self && node == one.node
 }
 
 // giveUp tells all senders that the node stops.

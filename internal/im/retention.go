@@ -104,14 +104,14 @@ func (s *Server) keepOf(c message.Channel) (keep journal.Keep, any bool, err err
 	return keep, of != (Retention{}), nil
 }
 
-// RemoveBefore removes the messages of a channel before a number for good. All nodes are told first, so
-// that none looks for what is not there.
+// RemoveBefore removes the messages of a channel before a number for good, and tells all nodes
+// afterwards: what is not told is removed again, what is told is gone.
 func (s *Server) RemoveBefore(ctx context.Context, c message.Channel, before uint64) error {
-	_, err := s.registry.ChangeChannel(ctx, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
-	if err != nil {
+	if err := s.journal.Purge(ctx, c, before); err != nil {
 		return err
 	}
-	return s.journal.Purge(ctx, c, before)
+	_, err := s.registry.ChangeChannel(ctx, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
+	return err
 }
 
 // floorMoved drops from the index what was removed.

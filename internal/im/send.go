@@ -36,7 +36,8 @@ func (c *session) send(p *wire.Send, request string) {
 		one.answer(wire.ReasonRateLimited, 0, 0)
 		return
 	}
-	if channel := message.Stored(one.uid, p.ChannelID, p.ChannelType); s.source.unknown(channel) {
+	channel := message.Stored(one.uid, p.ChannelID, p.ChannelType)
+	if knownType(p.ChannelType) && CheckChannelID(p.ChannelID, p.ChannelType) && s.source.unknown(channel) {
 		if !s.source.load(channel, one.send) {
 			one.answer(wire.ReasonRateLimited, 0, 0)
 		}
@@ -111,6 +112,8 @@ func reasonOf(err error) wire.Reason {
 		return wire.ReasonRateLimited
 	case errors.As(err, &refusal):
 		return refusal.Reason
+	case errors.Is(err, fabric.ErrTooLarge):
+		return wire.ReasonBadPayload
 	}
 	return wire.ReasonSystemError
 }
@@ -125,11 +128,11 @@ func (s *Server) messageOf(uid string, p *wire.Send) (*message.Message, wire.Rea
 	if !knownType(p.ChannelType) {
 		return m, wire.ReasonBadChannel
 	}
-	if !checkChannelID(p.ChannelID, p.ChannelType) || len(p.ClientMsgNo) > message.MaxID || len(p.Topic) > message.MaxID ||
-		!plain(p.ClientMsgNo) || !plain(p.Topic) {
+	if !CheckChannelID(p.ChannelID, p.ChannelType) || len(p.ClientMsgNo) > message.MaxID || len(p.Topic) > message.MaxID ||
+		!Plain(p.ClientMsgNo) || !Plain(p.Topic) {
 		return m, wire.ReasonBadChannelID
 	}
-	if len(p.Payload) > MaxPayload {
+	if len(p.Payload) > maxClientPayload {
 		return m, wire.ReasonBadPayload
 	}
 	if m.ClientMsgNo == "" {
@@ -146,11 +149,17 @@ func (s *Server) messageOf(uid string, p *wire.Send) (*message.Message, wire.Rea
 // entry of a log carries.
 const MaxPayload = fabric.MaxValueSize - 8<<10
 
+// maxClientPayload is the largest payload that a client may send: twice what the original takes.
+const maxClientPayload = 64 << 10
+
 func knownType(kind uint8) bool { return kind >= message.Person && kind <= message.AgentGroup }
 
-// checkChannelID tells whether clients may use an id for a channel of that type. Topics and agents have
+// CheckChannelID tells whether clients may use an id for a channel of that type. Topics and agents have
 // the parent's id in theirs, customer services the visitor's.
-func checkChannelID(id string, kind uint8) bool {
+func CheckChannelID(id string, kind uint8) bool {
+	if (message.Channel{ID: id}).IsCommands() {
+		return false // the shadow of another channel
+	}
 	if kind == message.CommunityTopic || kind == message.Agent {
 		for i := range len(id) {
 			if id[i] == '@' && i > 0 && i < len(id)-1 {
@@ -161,8 +170,8 @@ func checkChannelID(id string, kind uint8) bool {
 	return message.CheckID(id)
 }
 
-// plain tells whether a text has no control characters, which separate the parts of keys.
-func plain(s string) bool {
+// Plain tells whether a text has no control characters, which separate the parts of keys.
+func Plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' {
 			return false

@@ -16,9 +16,11 @@ import (
 
 // Limits of one connection.
 const (
-	maxInbox   = 2048     // packets that wait to be handled
-	maxBuffer  = 64 << 10 // bytes of an incomplete frame before the login
-	maxUnacked = 1024     // RECVs that are sent again when they are not confirmed
+	maxInbox    = 2048      // packets that wait to be handled
+	maxBuffer   = 64 << 10  // bytes of an incomplete frame before the login
+	maxRPC      = 128 << 10 // bytes of a JSON-RPC message over TCP, which is read anew with each part of it
+	maxLoginRPC = 4 << 10   // the same before the login
+	maxUnacked  = 1024      // RECVs that are sent again when they are not confirmed
 	// kickDelay is how long a client that was told to go may take to close.
 	kickDelay = 2 * time.Second
 	// loginTimeout bounds the time from a CONNECT to its CONNACK.
@@ -130,10 +132,12 @@ func (c *session) receive(data []byte, text bool) {
 
 // receiveFrames cuts frames from the bytes that came.
 func (c *session) receiveFrames(data []byte) {
-	if len(c.buffer) > 0 {
+	waited := len(c.buffer) > 0
+	if waited {
 		c.buffer = append(c.buffer, data...)
 		data = c.buffer
 	}
+	all := len(data)
 	for len(data) > 0 {
 		n, err := wire.Split(data)
 		if err != nil {
@@ -157,11 +161,12 @@ func (c *session) receiveFrames(data []byte) {
 		c.violation(dropFrame, "a CONNECT is not that large")
 		return
 	}
-	if len(data) == 0 {
+	switch {
+	case len(data) == 0:
 		c.buffer = nil // attached only while bytes wait
-		return
+	case !waited || len(data) < all: // else it is there already
+		c.buffer = append(c.buffer[:0:0], data...)
 	}
-	c.buffer = append(c.buffer[:0:0], data...)
 }
 
 // receiveRPC reads one JSON-RPC message, or on TCP as many as came whole.
@@ -171,7 +176,7 @@ func (c *session) receiveRPC(data []byte) {
 	}
 	for {
 		p, request, rest, err := jsonrpc.Decode(data)
-		if errors.Is(err, jsonrpc.ErrIncomplete) && c.stream && len(rest) <= wire.MaxRemaining {
+		if errors.Is(err, jsonrpc.ErrIncomplete) && c.stream && len(rest) <= c.rpcLimit() {
 			c.buffer = append(c.buffer[:0:0], rest...)
 			return
 		}
@@ -190,6 +195,14 @@ func (c *session) receiveRPC(data []byte) {
 		}
 		data = rest
 	}
+}
+
+// rpcLimit is how large an incomplete JSON-RPC message may get.
+func (c *session) rpcLimit() int {
+	if c.at(phaseOpen) {
+		return maxRPC
+	}
+	return maxLoginRPC
 }
 
 func (c *session) protocol() uint8 {
@@ -261,21 +274,21 @@ func (c *session) enqueue(i item) bool {
 	return true
 }
 
-// work empties the inbox. It runs on one worker at a time.
+// work handles what is in the inbox. It runs on one worker at a time.
 func (c *session) work() {
-	for {
-		c.mu.Lock()
-		list := c.inbox
-		c.inbox = nil
-		if len(list) == 0 {
-			c.working = false
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		for _, i := range list {
-			c.handle(i.packet, i.request)
-		}
+	c.mu.Lock()
+	list := c.inbox
+	c.inbox = nil
+	c.mu.Unlock()
+	for _, i := range list {
+		c.handle(i.packet, i.request)
+	}
+	c.mu.Lock()
+	c.working = len(c.inbox) > 0
+	more := c.working
+	c.mu.Unlock()
+	if more { // others first: one that sends without a pause must not keep a worker
+		c.server.workers.add(c)
 	}
 }
 

@@ -34,14 +34,17 @@ type source struct {
 	slots  chan struct{}
 
 	mu      sync.Mutex
+	life    context.Context // ends with the server
+	end     context.CancelFunc
 	waiting map[message.Channel][]func() // guarded by mu
 	count   int
 	running sync.WaitGroup
 }
 
 func newSource(s *Server, url string) *source {
+	life, end := context.WithCancel(context.Background())
 	return &source{
-		server: s, url: url, client: &http.Client{Timeout: sourceTimeout}, slots: make(chan struct{}, sourceSlots),
+		life: life, end: end, server: s, url: url, client: &http.Client{Timeout: sourceTimeout}, slots: make(chan struct{}, sourceSlots),
 		waiting: map[message.Channel][]func(){},
 	}
 }
@@ -75,7 +78,7 @@ func (o *source) load(c message.Channel, then func()) bool {
 
 func (o *source) fetch(c message.Channel) {
 	o.slots <- struct{}{}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*sourceTimeout)
+	ctx, cancel := context.WithTimeout(o.life, 4*sourceTimeout)
 	err := o.keep(ctx, c)
 	cancel()
 	<-o.slots

@@ -27,6 +27,9 @@ func (h *hub) subscribe(c *session, p *wire.Sub) wire.Reason {
 	if !message.CheckID(p.ChannelID) {
 		return wire.ReasonBadChannelID
 	}
+	if p.Action > wire.Unsubscribe {
+		return wire.ReasonBadHeader
+	}
 	if p.Action == wire.Subscribe {
 		if reason := h.server.permitSubscribe(c.uid, channel); reason != wire.ReasonSuccess {
 			return reason

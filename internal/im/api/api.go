@@ -204,6 +204,8 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &bad):
 		write(w, http.StatusBadRequest, failure{bad.Error(), http.StatusBadRequest})
+	case errors.Is(err, fabric.ErrTooLarge):
+		write(w, http.StatusBadRequest, failure{"the message is too large with its recipients (512 KiB)", http.StatusBadRequest})
 	case errors.As(err, &refusal):
 		write(w, http.StatusOK, success{Status: int(refusal.Reason)})
 	case errors.Is(err, fabric.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
@@ -299,6 +301,8 @@ func channelOf(uid, id string, kind uint8) (message.Channel, error) {
 		return message.Channel{}, badRequest("channel_id is missing")
 	case kind == 0 || kind > message.AgentGroup:
 		return message.Channel{}, badRequest("channel_type is missing or unknown")
+	case kind != message.Person && !im.CheckChannelID(id, kind):
+		return message.Channel{}, badID
 	case kind == message.Person && !strings.Contains(id, "@"):
 		if uid == "" {
 			return message.Channel{}, badRequest("login_uid is missing: a person's channel is between two")
@@ -307,8 +311,12 @@ func channelOf(uid, id string, kind uint8) (message.Channel, error) {
 			return message.Channel{}, badID
 		}
 	}
-	if kind == message.Person && strings.Contains(id, "@") {
-		return message.Channel{ID: id, Type: kind}, nil // the stored id
+	if kind == message.Person && strings.Contains(id, "@") { // the stored id
+		a, b, _ := strings.Cut(id, "@")
+		if !message.CheckID(a) || !message.CheckID(b) {
+			return message.Channel{}, badID
+		}
+		return message.Channel{ID: id, Type: kind}, nil
 	}
 	return message.Stored(uid, id, kind), nil
 }

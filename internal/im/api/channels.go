@@ -37,6 +37,8 @@ func (c *call) channel() (q channelRequest, channel message.Channel, err error) 
 		err = badRequest("channel_id is missing")
 	case q.Type > message.AgentGroup:
 		err = badRequest("channel_type is unknown")
+	case (message.Channel{ID: q.ID}).IsCommands():
+		err = badRequest("an id must not end with ____cmd")
 	case !message.CheckID(q.ID) && !(q.Type == message.CommunityTopic || q.Type == message.Agent):
 		err = badID
 	case len(q.Subscribers) > maxUIDs || len(q.UIDs) > maxUIDs:

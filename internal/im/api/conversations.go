@@ -100,7 +100,7 @@ func (a *API) conversationSync(c *call) (any, error) {
 		size = defaultPage
 	}
 	size = min(size, maxPage)
-	start := min(len(list), max(0, q.Page-1)*size)
+	start := min(len(list), min(len(list), max(0, q.Page-1))*size)
 	for _, one := range list[start:min(len(list), start+size)] {
 		row, err := a.row(c, q.UID, one, known[one.Channel], q.MsgCount)
 		if err != nil {
@@ -290,7 +290,9 @@ func (a *API) commandAck(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		seq, err := a.server.Registry().MoveCursor(c, q.UID, channel, func(cursor *registry.Cursor) { cursor.Read = head.Seq })
+		seq, err := a.server.Registry().MoveCursor(c, q.UID, channel, func(cursor *registry.Cursor) {
+			cursor.Read = max(cursor.Read, min(head.Seq, q.Last))
+		})
 		if err != nil {
 			return nil, err
 		}

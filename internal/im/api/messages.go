@@ -111,8 +111,8 @@ func (q *sendRequest) check() error {
 		return badRequest("payload is missing; it is base64")
 	case len(q.Payload) > im.MaxPayload:
 		return badRequest("payload is too large")
-	case len(q.ClientMsgNo) > message.MaxID || len(q.Topic) > message.MaxID:
-		return badRequest("client_msg_no or topic is too long")
+	case len(q.ClientMsgNo) > message.MaxID || len(q.Topic) > message.MaxID || !im.Plain(q.ClientMsgNo) || !im.Plain(q.Topic):
+		return badRequest("client_msg_no or topic is too long, or has control characters")
 	}
 	return checkUIDs(append(q.Subscribers, q.FromUID))
 }

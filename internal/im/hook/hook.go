@@ -77,8 +77,12 @@ type Options struct {
 	Dropped func(reason string)
 }
 
-// DropOnline: a login or logout that was pushed out by newer ones.
-const DropOnline = "im_online_status"
+const (
+	// DropOnline: a login or logout that was pushed out by newer ones.
+	DropOnline = "im_online_status"
+	// DropPayload: a payload that is too large for a webhook, which is told without it.
+	DropPayload = "im_webhook_payload"
+)
 
 // QueueConfig is that of the queue which Hooks take.
 func (o Options) QueueConfig() fabric.QueueConfig {
@@ -319,11 +323,39 @@ func (t *teller) notify(ctx context.Context, list []*message.Message) error {
 	if len(list) == 0 || !t.wants(EventStored) {
 		return nil
 	}
-	rows := make([]api.Message, len(list))
-	for i, m := range list {
-		rows[i] = api.View(m, "")
+	var rows []api.Message
+	size := 0
+	for _, m := range list {
+		if size += len(m.Payload)*4/3 + rowSize; size > maxBody && len(rows) > 0 {
+			if err := t.notifyRows(ctx, rows); err != nil {
+				return err
+			}
+			rows, size = nil, len(m.Payload)*4/3+rowSize
+		}
+		rows = append(rows, api.View(m, ""))
 	}
-	return t.enqueue(ctx, "notify-"+strconv.FormatInt(list[0].ID, 36), EventStored, rows)
+	return t.notifyRows(ctx, rows)
+}
+
+const (
+	// maxBody is about how large a request gets: the queue carries fabric.MaxValueSize.
+	maxBody = 300 << 10
+	// rowSize is more than a message takes beside its payload.
+	rowSize = 2 << 10
+)
+
+// notifyRows stores one request. Its number says which messages are in it: another number of them is
+// another request.
+func (t *teller) notifyRows(ctx context.Context, rows []api.Message) error {
+	first, last := rows[0].MessageID, rows[len(rows)-1].MessageID
+	id := "notify-" + strconv.FormatInt(first, 36) + "-" + strconv.FormatInt(last, 36)
+	err := t.enqueue(ctx, id, EventStored, rows)
+	if errors.Is(err, fabric.ErrTooLarge) && len(rows) == 1 { // told without its payload
+		t.options.Dropped(DropPayload)
+		rows[0].Payload = nil
+		err = t.enqueue(ctx, id, EventStored, rows)
+	}
+	return err
 }
 
 // offlineMessage is a message with those of its recipients who are not online.
@@ -363,6 +395,10 @@ const offlinePart = 5000
 
 func (t *teller) offlineParts(ctx context.Context, m *message.Message, row offlineMessage, away []string) error {
 	row.Compress, row.CompressToUIDs = "", ""
+	if len(row.Payload)*4/3 > maxBody/2 {
+		t.options.Dropped(DropPayload)
+		row.Payload = nil
+	}
 	part := 0
 	for uids := range slices.Chunk(away, offlinePart) {
 		row.ToUIDs = uids

@@ -10,6 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -20,11 +23,33 @@ const (
 	memTableSize = 8 << 20
 )
 
-// Index is an open database. Its methods may be called from any goroutine.
-type Index struct{ db *pebble.DB }
+// ErrClosed says that the index was closed.
+var ErrClosed = errors.New("the index is closed")
 
-// Open opens the database in dir, making it when there is none. One that cannot be read is removed
-// and made anew.
+// Index is an open database. Its methods may be called from any goroutine.
+type Index struct {
+	db *pebble.DB
+
+	users  atomic.Int64 // calls that use the database
+	closed atomic.Bool
+}
+
+// use begins a use of the database, which done ends, or returns ErrClosed. Uses may be nested.
+func (x *Index) use() error {
+	x.users.Add(1)
+	if x.closed.Load() {
+		x.done()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (x *Index) done() { x.users.Add(-1) }
+
+// closePause is between two looks whether the database is still used.
+const closePause = time.Millisecond
+
+// Open opens the database in dir, making it when there is none. One that is damaged is made anew.
 func Open(dir string, logger *slog.Logger) (*Index, error) {
 	cache := pebble.NewCache(cacheSize)
 	defer cache.Unref()
@@ -35,10 +60,16 @@ func Open(dir string, logger *slog.Logger) (*Index, error) {
 		Logger:             quiet{logger},
 	}
 	db, err := pebble.Open(dir, options)
+	if pebble.IsCorruptionError(err) {
+		logger.Warn("the index is damaged and is made anew", "dir", dir, "error", err)
+		if err = os.RemoveAll(dir); err == nil {
+			db, err = pebble.Open(dir, options)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the index in %s: %w", dir, err)
 	}
-	return &Index{db}, nil
+	return &Index{db: db}, nil
 }
 
 // quiet hands Pebble's messages to a slog.Logger.
@@ -52,6 +83,12 @@ func (q quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, ar
 
 // Close writes what waits and closes the database.
 func (x *Index) Close() error {
+	if x.closed.Swap(true) {
+		return nil
+	}
+	for x.users.Load() > 0 {
+		time.Sleep(closePause)
+	}
 	if err := x.db.Close(); err != nil {
 		return fmt.Errorf("close the index: %w", err)
 	}
@@ -60,6 +97,10 @@ func (x *Index) Close() error {
 
 // Get returns the value of a key, nil when there is none.
 func (x *Index) Get(key []byte) ([]byte, error) {
+	if err := x.use(); err != nil {
+		return nil, err
+	}
+	defer x.done()
 	value, closer, err := x.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
@@ -80,6 +121,10 @@ func (x *Index) Has(key []byte) (bool, error) {
 // Each calls f for the keys from the first one to before the one of end, in their order, or from the
 // last one back, until f returns false. Key and value are valid during the call.
 func (x *Index) Each(from, end []byte, backwards bool, f func(key, value []byte) bool) error {
+	if err := x.use(); err != nil {
+		return err
+	}
+	defer x.done()
 	rows, err := x.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end})
 	if err != nil {
 		return fmt.Errorf("read the index: %w", err)
@@ -109,10 +154,13 @@ func (x *Index) Applied(log string) (uint64, error) {
 }
 
 // Batch is a number of changes that are made together.
-type Batch struct{ batch *pebble.Batch }
+type Batch struct {
+	index *Index
+	batch *pebble.Batch
+}
 
 // Batch begins a batch.
-func (x *Index) Batch() Batch { return Batch{x.db.NewBatch()} }
+func (x *Index) Batch() Batch { return Batch{x, x.db.NewBatch()} }
 
 // Set, Delete and DeleteRange are written by Commit; their errors come from it as well.
 func (b Batch) Set(key, value []byte) { _ = b.batch.Set(key, value, nil) }
@@ -125,6 +173,10 @@ func (b Batch) DeleteRange(from, end []byte) { _ = b.batch.DeleteRange(from, end
 
 // Write makes the changes, which no log is behind.
 func (b Batch) Write() error {
+	if err := b.index.use(); err != nil {
+		return err
+	}
+	defer b.index.done()
 	if err := b.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
@@ -140,6 +192,10 @@ func (b Batch) Commit(log string, applied uint64) error {
 
 // Clear removes everything.
 func (x *Index) Clear() error {
+	if err := x.use(); err != nil {
+		return err
+	}
+	defer x.done()
 	if err := x.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync); err != nil {
 		return fmt.Errorf("clear the index: %w", err)
 	}

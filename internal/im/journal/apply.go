@@ -50,7 +50,9 @@ func (s *slot) run(ctx context.Context) error {
 				more = false
 			}
 		}
-		if err := s.apply(batch); err != nil {
+		if err := s.apply(ctx, batch); err != nil && ctx.Err() != nil {
+			break // it ends
+		} else if err != nil {
 			return fmt.Errorf("apply slot %d: %w", s.number, err)
 		}
 	}
@@ -61,7 +63,7 @@ func (s *slot) run(ctx context.Context) error {
 }
 
 // apply writes entries into the index and hands their messages on.
-func (s *slot) apply(entries []fabric.Entry) error {
+func (s *slot) apply(ctx context.Context, entries []fabric.Entry) error {
 	x := s.journal.options.Index
 	batch := x.Batch()
 	heads := map[message.Channel]Head{}
@@ -83,7 +85,7 @@ func (s *slot) apply(entries []fabric.Entry) error {
 				return err
 			}
 		}
-		valid, err := s.follows(m, head, e.Seq)
+		valid, err := s.follows(ctx, m, head, e.Seq)
 		if err != nil {
 			return err
 		}
@@ -93,7 +95,7 @@ func (s *slot) apply(entries []fabric.Entry) error {
 			continue
 		}
 		messages = append(messages, stored{m, e.Seq})
-		s.index(batch, m, e.Seq)
+		s.index(batch, m, e.Seq, head.Place == 0)
 		heads[m.Channel] = Head{Seq: m.Seq, Place: e.Seq, ID: m.ID, Time: m.Time}
 	}
 	for c, head := range heads {
@@ -129,7 +131,7 @@ func decodeEpoch(data []byte) (epoch uint64, is bool) {
 
 // follows tells whether a message counts: it is of the newest epoch and behind the message of its
 // channel that it was meant to be behind, unless that was removed since. See the package's comment.
-func (s *slot) follows(m *message.Message, head Head, at uint64) (bool, error) {
+func (s *slot) follows(ctx context.Context, m *message.Message, head Head, at uint64) (bool, error) {
 	switch {
 	case m.Epoch != s.current:
 		return false, nil
@@ -139,30 +141,31 @@ func (s *slot) follows(m *message.Message, head Head, at uint64) (bool, error) {
 		if m.Seq != head.Seq+1 {
 			return false, nil
 		}
-		return s.removed(head.Place)
+		return s.removed(ctx, head.Place)
 	case m.Prev < head.Place || m.Prev >= at || m.Seq <= head.Seq:
 		return false, nil
 	}
-	return s.removed(m.Prev)
+	return s.removed(ctx, m.Prev)
 }
 
 // removed tells whether the log has no entry at a place any more.
-func (s *slot) removed(at uint64) (bool, error) {
+func (s *slot) removed(ctx context.Context, at uint64) (bool, error) {
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		page, err := s.log.Read(ctx, ">", at, 1)
+		asking, cancel := context.WithTimeout(ctx, time.Second)
+		page, err := s.log.Read(asking, ">", at, 1)
 		cancel()
 		switch {
 		case err == nil:
 			return len(page) == 0 || page[0].Seq != at, nil
-		case errors.Is(err, fabric.ErrClosed):
+		case errors.Is(err, fabric.ErrClosed), ctx.Err() != nil:
 			return false, err
 		}
+		pause(ctx)
 	}
 }
 
-// index adds the rows of one message.
-func (s *slot) index(batch index.Batch, m *message.Message, at uint64) {
+// index adds the rows of one message, which is the first of its channel here or not.
+func (s *slot) index(batch index.Batch, m *message.Message, at uint64, first bool) {
 	key := m.Channel.Key()
 	batch.Set(index.KeySeq(tableMessage, key, m.Seq), place{at, m.Time, uint64(len(m.Payload))}.append(nil))
 	seq := binary.AppendUvarint(nil, m.Seq)
@@ -186,7 +189,7 @@ func (s *slot) index(batch index.Batch, m *message.Message, at uint64) {
 	if m.From != "" {
 		batch.Set(index.Key(tableSent, m.From, key), binary.AppendUvarint(nil, m.Seq))
 	}
-	if a, b, ok := m.Channel.Persons(); ok && m.Seq == 1 { // the other one has the conversation as well
+	if a, b, ok := m.Channel.Persons(); ok && first { // the other one has the conversation as well
 		other := a
 		if a == m.From {
 			other = b

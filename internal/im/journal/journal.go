@@ -27,6 +27,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -66,6 +67,7 @@ type Journal struct {
 	options Options
 	slots   []*slot
 	running sync.WaitGroup
+	ended   atomic.Bool // Run has returned, or is about to
 }
 
 // Open opens the logs. Nothing is followed before Run. It returns ErrStaleIndex when the index goes
@@ -122,20 +124,28 @@ func (j *Journal) CatchUp(ctx context.Context) error {
 
 // Run follows the logs until ctx ends.
 func (j *Journal) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var all sync.WaitGroup
 	errs := make([]error, len(j.slots))
 	for i, s := range j.slots {
-		all.Go(func() { errs[i] = s.run(ctx) })
+		all.Go(func() {
+			if errs[i] = s.run(ctx); errs[i] != nil {
+				cancel() // a node that does not deliver one slot serves none
+			}
+		})
 	}
 	all.Wait()
+	j.ended.Store(true) // what is synced would wait for what is followed no more
+	j.Own(func(int) bool { return false })
 	j.running.Wait()
 	return errors.Join(errs...)
 }
 
-// Own says which slots this node owns from now on.
+// Own says which slots this node owns from now on; none after Run has returned.
 func (j *Journal) Own(owns func(slot int) bool) {
 	for _, s := range j.slots {
-		s.own(owns(s.number))
+		s.own(owns(s.number) && !j.ended.Load())
 	}
 }
 

@@ -121,18 +121,19 @@ func (j *Journal) Erase(ctx context.Context, c message.Channel, seq uint64) erro
 	return nil
 }
 
-// Purge removes the messages of a channel before a number; 0 is all.
+// Purge removes the messages of a channel before a number; 0 is all that this node knows of.
 func (j *Journal) Purge(ctx context.Context, c message.Channel, before uint64) error {
-	log := j.slotOf(c).log
-	var err error
-	if before == 0 {
-		err = log.Purge(ctx, subject(c))
-	} else if places, found := j.places(c, Range{From: before, Limit: 1}); found != nil {
-		err = found
-	} else if len(places) == 1 {
-		err = log.PurgeBefore(ctx, subject(c), places[0])
-	} else {
-		err = log.Purge(ctx, subject(c))
+	// Never without a bound: what is stored meanwhile is not meant.
+	head, err := j.Head(c)
+	bound := head.Place + 1
+	if err == nil && before > 0 && before <= head.Seq {
+		var places []uint64
+		if places, err = j.places(c, Range{From: before, Limit: 1}); len(places) == 1 {
+			bound = places[0]
+		}
+	}
+	if err == nil && bound > 1 {
+		err = j.slotOf(c).log.PurgeBefore(ctx, subject(c), bound)
 	}
 	if err != nil {
 		return fmt.Errorf("purge channel %s: %w", c.Key(), err)

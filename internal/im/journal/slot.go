@@ -217,6 +217,8 @@ func (s *slot) enter(m *message.Message, done func(Outcome)) (Outcome, bool) {
 	defer s.mu.Unlock()
 	refuse := func(err error) (Outcome, bool) { return Outcome{ID: m.ID, Err: err}, true }
 	switch {
+	case m.Size() > fabric.MaxValueSize:
+		return refuse(fabric.ErrTooLarge)
 	case !s.owned:
 		return refuse(ErrNotOwner)
 	case len(s.waiting) >= maxWaiting:
@@ -287,7 +289,7 @@ func (s *slot) next() int {
 func (s *slot) batchSize() int {
 	size := 0
 	for i, a := range s.waiting {
-		size += len(a.message.Payload) + 1024 // more than its other fields take
+		size += a.message.Size()
 		if i == fabric.MaxSend || i > 0 && size > fabric.MaxSendSize {
 			return i
 		}

@@ -49,12 +49,9 @@ func (s *slot) synced() bool {
 		return false
 	}
 	if !s.owned {
-		failed := append(s.failed, s.waiting...)
-		s.failed, s.waiting, s.syncing = nil, nil, false
-		s.forget(failed)
-		clear(s.heads)
+		refused := s.giveUp()
 		s.mu.Unlock()
-		finish(failed, fmt.Errorf("%w: %w", fabric.ErrUnavailable, ErrNotOwner))
+		finish(refused, errGivenUp)
 		return true
 	}
 	late := s.late()
@@ -79,6 +76,19 @@ func (s *slot) synced() bool {
 	s.resume(info.LastSeq)
 	return true
 }
+
+// giveUp takes out all that is not stored, of a slot that is another node's now: the sender asks that
+// one, which knows what is stored. The caller holds s.mu.
+func (s *slot) giveUp() []*appending {
+	refused := append(s.failed, s.waiting...)
+	s.failed, s.waiting, s.syncing = nil, nil, false
+	s.forget(refused)
+	clear(s.heads)
+	return refused
+}
+
+// errGivenUp says that a message may be stored, by this node or not at all.
+var errGivenUp = fmt.Errorf("%w: %w", fabric.ErrUnavailable, ErrNotOwner)
 
 // errLate says that a message waited for too long for its log.
 var errLate = fmt.Errorf("%w: the log does not answer", fabric.ErrUnavailable)
@@ -107,6 +117,12 @@ func (s *slot) late() []*appending {
 // was sent by another node meanwhile, is told; the rest goes again, before what waits.
 func (s *slot) resume(last uint64) {
 	s.mu.Lock()
+	if !s.owned { // given up while the end of the log was read
+		refused := s.giveUp()
+		s.mu.Unlock()
+		finish(refused, errGivenUp)
+		return
+	}
 	clear(s.heads)
 	again := append(s.failed, s.waiting...)
 	slices.SortFunc(again, func(a, b *appending) int { return cmp.Compare(a.order, b.order) })

@@ -38,9 +38,9 @@ type Channel struct {
 const Forbidden = "@#&"
 
 // CheckID tells whether a client or an application may use an id: 1 to MaxID bytes without
-// forbidden and control characters.
+// forbidden and control characters, and not the end that marks a channel's shadow.
 func CheckID(id string) bool {
-	if id == "" || len(id) > MaxID || strings.ContainsAny(id, Forbidden) {
+	if id == "" || len(id) > MaxID || strings.ContainsAny(id, Forbidden) || strings.HasSuffix(id, commandSuffix) {
 		return false
 	}
 	for i := range len(id) {

@@ -43,6 +43,18 @@ const encoding = 1
 // ErrEncoding says that bytes are no encoded message.
 var ErrEncoding = errors.New("not an encoded message")
 
+// Size is at least as many bytes as the encoded message takes.
+func (m *Message) Size() int {
+	size := len(m.Payload) + len(m.Channel.ID) + len(m.From) + len(m.ClientMsgNo) + len(m.Topic) + fixedSize
+	for _, uid := range m.To {
+		size += len(uid) + binary.MaxVarintLen32
+	}
+	return size
+}
+
+// fixedSize is what the other fields take at most.
+const fixedSize = 128
+
 // Append appends the encoded message.
 func (m *Message) Append(dst []byte) []byte {
 	dst = append(dst, encoding, byte(m.Flags), byte(m.Setting), m.Channel.Type)

@@ -57,7 +57,7 @@ func TestChannels(t *testing.T) {
 	}
 	for id, want := range map[string]bool{
 		"a": true, "Ä b": true, "": false, "a@b": false, "a#": false, "&": false, "a\x00": false, "a\n": false,
-		strings.Repeat("x", MaxID): true, strings.Repeat("x", MaxID+1): false,
+		"a____cmd": false, strings.Repeat("x", MaxID): true, strings.Repeat("x", MaxID+1): false,
 	} {
 		if CheckID(id) != want {
 			t.Errorf("%q: %v", id, !want)
@@ -78,6 +78,9 @@ func TestEncoding(t *testing.T) {
 		back, err := Decode(data)
 		if err != nil || !reflect.DeepEqual(back, m) {
 			t.Errorf("got %+v, %v\nwant %+v", back, err, m)
+		}
+		if m.Size() < len(data) {
+			t.Errorf("a size of %d, and %d bytes", m.Size(), len(data))
 		}
 		for i := range len(data) - len(m.Payload) {
 			if _, err := Decode(data[:i]); !errors.Is(err, ErrEncoding) {

@@ -257,6 +257,20 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
 describe('messaging tells the application', { concurrency: 2 }, () => {
   const secret = 'secret-of-webhooks';
 
+  it('of large messages as well', async (t) => {
+    const { im, of } = await told(t);
+    for (const client_msg_no of ['a', 'b', 'c']) {
+      const payload = base64({ type: 1, content: 'x'.repeat(200_000) });
+      assert.equal((await im.post('/message/send', { channel_id: 'bob', channel_type: person, from_uid: 'shop', payload, client_msg_no })).code, 200);
+    }
+    await im.post('/message/send', { channel_id: 'bob', channel_type: person, from_uid: 'shop', payload: base64('x'.repeat(450_000)), client_msg_no: 'd' });
+    const seqs = () => of('msg.notify').flatMap((r) => r.json).map((m) => m.message_seq).sort().join();
+    await eventually(() => seqs() === '1,2,3,4', 'all are told');
+    const many = Array.from({ length: 60_000 }, (_, i) => `user-${i}`);
+    const refused = await im.post('/message/send', { subscribers: many, payload: base64('x'), header: { sync_once: 1 } });
+    assert.equal(refused.code, 400, 'what no log carries is refused at once');
+  });
+
   it('lists what was given up, and sends it again', async (t) => {
     let refuse = true;
     const { im, of } = await told(t, () => (refuse ? 500 : 200), { webhooks: { retry_elapsed: '1ms' } });

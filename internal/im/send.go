@@ -232,57 +232,45 @@ func (s *Server) permitPerson(uid string, c message.Channel) wire.Reason {
 	if s.isSystem(to.ID) {
 		return wire.ReasonSuccess
 	}
-	_, denied, err := s.registry.Has(registry.Deny, to, uid)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case denied:
-		return wire.ReasonInDenyList
-	case !s.options.PersonAllowList:
+	if reason := s.listed(registry.Deny, to, uid, wire.ReasonInDenyList, wire.ReasonSuccess); reason != wire.ReasonSuccess {
+		return reason
+	}
+	if !s.options.PersonAllowList {
 		return wire.ReasonSuccess
 	}
-	_, allowed, err := s.registry.Has(registry.Allow, to, uid)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case !allowed:
-		return wire.ReasonNotInAllow
-	}
-	return wire.ReasonSuccess
+	return s.listed(registry.Allow, to, uid, wire.ReasonSuccess, wire.ReasonNotInAllow)
 }
 
 func (s *Server) permitMember(uid string, c message.Channel) wire.Reason {
-	_, denied, err := s.registry.Has(registry.Deny, c, uid)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case denied:
-		return wire.ReasonInDenyList
+	if reason := s.listed(registry.Deny, c, uid, wire.ReasonInDenyList, wire.ReasonSuccess); reason != wire.ReasonSuccess {
+		return reason
 	}
 	if open := c.Type == message.Data || c.Type == message.Live || c.Type == message.Temporary; !open {
-		_, member, err := s.registry.Has(registry.Members, c, uid)
-		switch {
-		case err != nil:
-			return wire.ReasonSystemError
-		case !member:
-			return wire.ReasonNotSubscriber
+		reason := s.listed(registry.Members, c, uid, wire.ReasonSuccess, wire.ReasonNotSubscriber)
+		if reason != wire.ReasonSuccess {
+			return reason
 		}
 	}
 	nobody, err := s.registry.Empty(registry.Allow, c)
-	if err != nil {
-		return wire.ReasonSystemError
-	}
-	if nobody {
-		return wire.ReasonSuccess
-	}
-	_, allowed, err := s.registry.Has(registry.Allow, c, uid)
 	switch {
 	case err != nil:
 		return wire.ReasonSystemError
-	case !allowed:
-		return wire.ReasonNotInAllow
+	case nobody:
+		return wire.ReasonSuccess
 	}
-	return wire.ReasonSuccess
+	return s.listed(registry.Allow, c, uid, wire.ReasonSuccess, wire.ReasonNotInAllow)
+}
+
+// listed returns one reason for a user who is on a list, and another for one who is not.
+func (s *Server) listed(kind registry.Kind, c message.Channel, uid string, is, isNot wire.Reason) wire.Reason {
+	_, found, err := s.registry.Has(kind, c, uid)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case found:
+		return is
+	}
+	return isNot
 }
 
 // pass hands a message that is not stored to those who are online now, on all nodes.

@@ -138,16 +138,21 @@ func (c *Cipher) SealSend(p *Send) {
 }
 
 // OpenSend checks the key of a message and opens its payload, or wraps ErrSealed.
-func (c *Cipher) OpenSend(p *Send) error {
-	if c.tag(p.verify()) != p.MsgKey {
-		return fmt.Errorf("%w: the key does not fit", ErrSealed)
+func (c *Cipher) OpenSend(p *Send) (err error) {
+	p.Payload, err = c.openTagged(p.Payload, p.verify(), p.MsgKey)
+	return err
+}
+
+// openTagged opens a payload whose key fits; otherwise it returns it as it is.
+func (c *Cipher) openTagged(payload, verify []byte, key string) ([]byte, error) {
+	if c.tag(verify) != key {
+		return payload, fmt.Errorf("%w: the key does not fit", ErrSealed)
 	}
-	plain, err := c.Open(p.Payload)
+	plain, err := c.Open(payload)
 	if err != nil {
-		return err
+		return payload, err
 	}
-	p.Payload = plain
-	return nil
+	return plain, nil
 }
 
 func (p *Send) verify() []byte {
@@ -165,16 +170,9 @@ func (c *Cipher) SealRecv(p *Recv) {
 }
 
 // OpenRecv checks the key of a message and opens its payload, or wraps ErrSealed.
-func (c *Cipher) OpenRecv(p *Recv) error {
-	if c.tag(p.verify()) != p.MsgKey {
-		return fmt.Errorf("%w: the key does not fit", ErrSealed)
-	}
-	plain, err := c.Open(p.Payload)
-	if err != nil {
-		return err
-	}
-	p.Payload = plain
-	return nil
+func (c *Cipher) OpenRecv(p *Recv) (err error) {
+	p.Payload, err = c.openTagged(p.Payload, p.verify(), p.MsgKey)
+	return err
 }
 
 func (p *Recv) verify() []byte {

@@ -64,6 +64,7 @@ export function imOf({ ws_port, http_port, tcp_port }, token) {
   return {
     ws: `ws://127.0.0.1:${ws_port}`,
     tcpPort: tcp_port,
+    token,
     api,
     get: (route) => call('GET', route),
     post: (route, body) => call('POST', route, body),

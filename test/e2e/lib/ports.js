@@ -13,10 +13,14 @@ const isFree = (port) =>
     probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
 
-/** Returns a TCP port of 127.0.0.1 that nobody listens on. */
+const given = new Set();
+
+/** Returns a TCP port of 127.0.0.1 that nobody listens on, each time another one. */
 export async function freePort() {
   for (let tries = 0; tries < 100; tries++) {
     const port = randomInt(firstPort, lastPort);
+    if (given.has(port)) continue;
+    given.add(port);
     if (await isFree(port)) return port;
   }
   throw new Error(`no free port between ${firstPort} and ${lastPort}`);

@@ -236,6 +236,34 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     assert.deepEqual(body.messages.map((m) => m.message_seq), Array.from({ length: 20 }, (_, i) => i + 1));
   });
 
+  it('answers bad requests with what is wrong, and takes large ones', async (t) => {
+    const im = await startIM(t);
+    const sync = (body) => im.post('/channel/messagesync', { login_uid: 'a', channel_id: 'g', channel_type: group, ...body });
+    const raw = await fetch(`${im.api}/channel`, { method: 'POST', headers: { token: im.token }, body: '{' });
+    assert.equal(raw.status, 400);
+    for (const request of [
+      sync({ start_message_seq: -1 }),
+      sync({ channel_id: 'x'.repeat(10_000) }),
+      sync({ channel_type: 200 }),
+      im.post('/user/token', { uid: 'a@b', token: 't' }),
+      im.post('/user/token', { uid: 'a____cmd', token: 't' }),
+      im.post('/channel', { channel_id: 'g', channel_type: group, subscribers: ['a&b'] }),
+      im.post('/conversations/setUnread', { uid: 'a', channel_id: 'g', channel_type: group, unread: -5 }),
+      im.post('/message/send', { channel_id: 'g', channel_type: group, payload: 'no base64!' }),
+    ]) {
+      const { code, body } = await request;
+      assert.equal(code, 400, JSON.stringify(body));
+      assert.ok(body.msg.length > 0 && body.status === 400);
+    }
+    const huge = await sync({ start_message_seq: 18_446_744_073_709_552_000 - 4096, pull_mode: 1, limit: 1_000_000_000, nobody_knows: true });
+    assert.deepEqual(huge.body.messages ?? [], []);
+    assert.deepEqual((await im.post('/conversation/sync', { uid: 'a', msg_count: 1, page: 9e15, page_size: 1e9 })).body, []);
+    const many = Array.from({ length: 100_000 }, (_, i) => `member-${i}`);
+    assert.deepEqual(await im.post('/channel', { channel_id: 'many', channel_type: group, subscribers: many }), ok);
+    const last = await new User(t, im.ws, 'member-99999').connected();
+    assert.equal((await last.send('I am in', 'many', group)).reason, success);
+  });
+
   it('answers bad input by ending that connection alone', async (t) => {
     const im = await startIM(t);
     const bob = await new User(t, im.ws, 'bob').connected();

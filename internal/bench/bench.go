@@ -1,6 +1,7 @@
-// Package bench generates load for a server that speaks the Pusher protocol and measures
-// what comes back. It knows the server only through the wire: WebSocket subscribers, the
-// signed HTTP API, client events, and (on linux) the server's figures below /proc.
+// Package bench generates load for a server that speaks the Pusher protocol or that of WuKongIM, and
+// measures what comes back. It knows the server only through the wire: WebSocket subscribers, the
+// signed HTTP API, client events, clients of messaging over TCP, and (on linux) the server's figures
+// below /proc.
 //
 // The generator usually shares its machine with the server, so its own cost per received
 // frame decides what can be measured at all: frames are cut and counted without being

@@ -26,7 +26,6 @@ import (
 	"github.com/parleyio/parley/internal/im/journal"
 	"github.com/parleyio/parley/internal/im/message"
 	"github.com/parleyio/parley/internal/im/registry"
-	"github.com/parleyio/parley/internal/im/wire"
 )
 
 // SystemUID is the account that the server itself sends by. What it sends has no sender to clients,
@@ -259,18 +258,3 @@ func (s *Server) Owns(slot int) bool {
 	_, self := s.options.Owner(slot)
 	return self
 }
-
-// Sends of a message fail with one of these beside those of the journal.
-var (
-	// ErrRefused wraps a Reason for which a message is not taken.
-	ErrRefused = errors.New("refused")
-)
-
-// Refusal is why something is not done, in the protocol's words.
-type Refusal struct{ Reason wire.Reason }
-
-// Error implements error.
-func (r Refusal) Error() string { return fmt.Sprintf("refused with reason %d", r.Reason) }
-
-// Unwrap has errors.Is find ErrRefused.
-func (r Refusal) Unwrap() error { return ErrRefused }

@@ -42,7 +42,7 @@ func (c *session) login(p *wire.Connect, request string) {
 	c.uid, c.flag, c.level, c.device, c.cipher = p.UID, p.DeviceFlag, level, p.DeviceID, cipher
 	c.mu.Unlock()
 	login := loginNote{
-		UID: p.UID, Flag: p.DeviceFlag, Level: level, Device: p.DeviceID, Node: s.options.Node, Conn: c.id,
+		UID: p.UID, Flag: p.DeviceFlag, Level: level, Device: p.DeviceID, Conn: c.id,
 	}
 	s.hub.replace(login)
 	s.tell(subjectLogin, login)
@@ -125,7 +125,6 @@ type loginNote struct {
 	Flag   uint8  `json:"flag"`
 	Level  uint8  `json:"level"`
 	Device string `json:"device"`
-	Node   string `json:"node"`
 	Conn   int64  `json:"conn"`
 }
 

@@ -2,6 +2,7 @@ package im
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/parleyio/parley/internal/im/journal"
@@ -57,20 +58,11 @@ func (s *Server) retainOnce(ctx context.Context) error {
 		}
 		return failed == nil && len(list) < maxRetained
 	})
-	if err != nil || failed != nil {
-		return firstError(err, failed)
+	if err := errors.Join(err, failed); err != nil {
+		return err
 	}
 	for _, one := range list {
 		if err := s.RemoveBefore(ctx, one.channel, one.from); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
 			return err
 		}
 	}

@@ -104,14 +104,11 @@ func (o *outgoing) send() {
 
 // reasonOf is what a client is told of an error.
 func reasonOf(err error) wire.Reason {
-	var refusal Refusal
 	switch {
 	case err == nil:
 		return wire.ReasonSuccess
 	case errors.Is(err, journal.ErrBusy):
 		return wire.ReasonRateLimited
-	case errors.As(err, &refusal):
-		return refusal.Reason
 	case errors.Is(err, fabric.ErrTooLarge):
 		return wire.ReasonBadPayload
 	}

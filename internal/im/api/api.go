@@ -200,14 +200,11 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, handle func(*call) 
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var bad badRequest
-	var refusal im.Refusal
 	switch {
 	case errors.As(err, &bad):
 		write(w, http.StatusBadRequest, failure{bad.Error(), http.StatusBadRequest})
 	case errors.Is(err, fabric.ErrTooLarge):
 		write(w, http.StatusBadRequest, failure{"the message is too large with its recipients (512 KiB)", http.StatusBadRequest})
-	case errors.As(err, &refusal):
-		write(w, http.StatusOK, success{Status: int(refusal.Reason)})
 	case errors.Is(err, fabric.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		w.Header().Set("Retry-After", "1")
 		write(w, http.StatusServiceUnavailable, failure{"the cluster cannot do this at the moment, try again: " + err.Error(),

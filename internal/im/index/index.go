@@ -112,12 +112,6 @@ func (x *Index) Get(key []byte) ([]byte, error) {
 	return out, closer.Close()
 }
 
-// Has tells whether a key is there.
-func (x *Index) Has(key []byte) (bool, error) {
-	value, err := x.Get(key)
-	return value != nil, err
-}
-
 // Each calls f for the keys from the first one to before the one of end, in their order, or from the
 // last one back, until f returns false. Key and value are valid during the call.
 func (x *Index) Each(from, end []byte, backwards bool, f func(key, value []byte) bool) error {

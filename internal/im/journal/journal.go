@@ -177,15 +177,6 @@ func (j *Journal) Position(slot int) uint64 { return j.slots[slot].appliedTo() }
 // Slot returns the number of the channel's slot.
 func (j *Journal) Slot(c message.Channel) int { return c.Slot(len(j.slots)) }
 
-// Lag returns how many entries of all logs this node knows to be sent and has not applied.
-func (j *Journal) Lag() int {
-	n := 0
-	for _, s := range j.slots {
-		n += s.lag()
-	}
-	return n
-}
-
 // Tables of the index, by the first letter of their keys.
 const (
 	tableHead     = 'h' // channel: the newest message

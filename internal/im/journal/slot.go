@@ -95,12 +95,6 @@ func (s *slot) appliedTo() uint64 {
 	return s.position
 }
 
-func (s *slot) lag() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return max(0, int(s.tail)-int(s.position))
-}
-
 // awaitApplied waits until the index has the entry with that number.
 func (s *slot) awaitApplied(ctx context.Context, seq uint64) error {
 	for {

@@ -1,19 +1,12 @@
 package fabric
 
 import (
-	"context"
 	"fmt"
 	"time"
 )
 
-// Limits of PipeLog.Send.
-const (
-	// MaxSend is how many entries one Send stores, and MaxSendSize how many bytes of payload.
-	MaxSend     = 500
-	MaxSendSize = 1 << 20
-	// SendTimeout is after how long a Send that nobody answered has failed.
-	SendTimeout = 5 * time.Second
-)
+// SendTimeout is after how long a Send that nobody answered has failed.
+const SendTimeout = 5 * time.Second
 
 // NewEntry is an entry to be stored.
 type NewEntry struct {
@@ -27,35 +20,22 @@ type NewEntry struct {
 // have it.
 type PipeLog interface {
 	Log
-	// Send appends entries behind the one with the sequence number last, all or none: the first
-	// gets last+1, and nothing comes between them. It does not wait: calls reach the log in the
-	// order in which they were made, so one may follow the other before that is answered. done is
-	// called once, from another goroutine, and must not wait: with nil when they are on the disks
-	// of a majority, ErrConflict when last was not the newest, and then none of them is stored.
-	// After another error they may have been stored, or still be. An error that Send returns
-	// itself says that nothing was sent, and done is not called.
-	Send(last uint64, entries []NewEntry, done func(error)) error
-	// PurgeBefore removes the entries under the pattern that come before the sequence number.
-	PurgeBefore(ctx context.Context, pattern string, before uint64) error
+	// Send appends an entry behind the one with the sequence number last, so that it gets last+1. It does
+	// not wait: calls reach the log in the order in which they were made, so one may follow the other
+	// before that is answered. done is called once, from another goroutine, and must not wait: with nil
+	// when the entry is on the disks of a majority, ErrConflict when last was not the newest, and then it
+	// is not stored. After another error it may have been stored, or still be. An error that Send
+	// returns itself says that nothing was sent, and done is not called.
+	Send(last uint64, entry NewEntry, done func(error)) error
 }
 
-// CheckSend returns an error that says which entries cannot be sent.
-func CheckSend(entries []NewEntry) error {
-	size := 0
-	for _, e := range entries {
-		if err := CheckSubject(e.Subject); err != nil {
-			return err
-		}
-		if err := CheckValue(e.Payload); err != nil {
-			return err
-		}
-		if e.TTL < 0 || e.TTL%time.Second != 0 {
-			return fmt.Errorf("TTL %v is not in whole seconds: %w", e.TTL, ErrInvalidConfig)
-		}
-		size += len(e.Payload)
+// CheckSend returns an error that says why an entry cannot be sent.
+func CheckSend(e NewEntry) error {
+	if err := CheckSubject(e.Subject); err != nil {
+		return err
 	}
-	if len(entries) == 0 || len(entries) > MaxSend || size > MaxSendSize {
-		return fmt.Errorf("%d entries of %d bytes: %w", len(entries), size, ErrTooLarge)
+	if e.TTL < 0 || e.TTL%time.Second != 0 {
+		return fmt.Errorf("TTL %v is not in whole seconds: %w", e.TTL, ErrInvalidConfig)
 	}
-	return nil
+	return CheckValue(e.Payload)
 }

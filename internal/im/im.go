@@ -41,7 +41,6 @@ type Options struct {
 	// NodeID is a number below 1024 that no other node has at the same time: message IDs hold it.
 	NodeID uint16
 	Slots  int
-	Alone  bool // this is a node of its own, whose logs have one copy
 	// Open opens the log of that name, on a fabric that keeps logs.
 	Open   func(ctx context.Context, config fabric.LogConfig) (fabric.Log, error)
 	Signal fabric.Signal
@@ -147,7 +146,7 @@ func (s *Server) openLogs(ctx context.Context) (err error) {
 		return err
 	}
 	s.journal, err = journal.Open(ctx, journal.Options{
-		Slots: s.options.Slots, Alone: s.options.Alone, Open: s.options.Open, Index: s.index, Floor: s.floor, Applied: s.applied, Logger: s.options.Logger,
+		Slots: s.options.Slots, Open: s.options.Open, Index: s.index, Floor: s.floor, Applied: s.applied, Logger: s.options.Logger,
 	})
 	return err
 }

@@ -3,6 +3,7 @@ package im
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/parleyio/parley/internal/im/journal"
@@ -30,7 +31,7 @@ func (s *Server) retain(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if err := s.retainOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.retainOnce(ctx), s.journal.DropExpired(time.Now())); err != nil && ctx.Err() == nil {
 			s.options.Logger.Warn("old messages are not removed yet", "error", err)
 		}
 	}
@@ -96,14 +97,45 @@ func (s *Server) keepOf(c message.Channel) (keep journal.Keep, any bool, err err
 	return keep, of != (Retention{}), nil
 }
 
-// RemoveBefore removes the messages of a channel before a number for good, and tells all nodes
-// afterwards: what is not told is removed again, what is told is gone.
+// RemoveBefore removes the messages of a channel before a number for good, 0 for all, and tells all nodes
+// afterwards.
 func (s *Server) RemoveBefore(ctx context.Context, c message.Channel, before uint64) error {
-	if err := s.journal.Purge(ctx, c, before); err != nil {
+	head, err := s.journal.Head(c)
+	if err != nil {
 		return err
 	}
-	_, err := s.registry.ChangeChannel(ctx, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
+	if before == 0 || before > head.Seq {
+		before = head.Seq + 1 // what is stored meanwhile is not meant
+	}
+	if err := s.remove(ctx, c, message.Removal{Before: before}); err != nil {
+		return err
+	}
+	_, err = s.registry.ChangeChannel(ctx, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
 	return err
+}
+
+// RemoveOne removes a message for good, or returns fabric.ErrNotFound. Its number is not given again.
+func (s *Server) RemoveOne(ctx context.Context, c message.Channel, seq uint64) error {
+	if _, err := s.journal.Get(c, seq); err != nil {
+		return err
+	}
+	return s.remove(ctx, c, message.Removal{From: seq, Before: seq + 1})
+}
+
+// remove returns when the order to remove messages is stored and this node has done so.
+func (s *Server) remove(ctx context.Context, c message.Channel, what message.Removal) error {
+	if what.Before == 1 {
+		return nil // there never was one
+	}
+	now := time.Now()
+	_, err := s.store(ctx, &message.Message{ID: s.ids.next(now), Channel: c, Time: now.UnixMilli(), Removes: what})
+	if err == nil {
+		err = s.journal.AwaitRemoved(ctx, c, what)
+	}
+	if err != nil {
+		return fmt.Errorf("remove messages of channel %s: %w", c.Key(), err)
+	}
+	return nil
 }
 
 // floorMoved drops from the index what was removed.

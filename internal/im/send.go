@@ -306,6 +306,11 @@ func (s *Server) Publish(ctx context.Context, m *message.Message) (journal.Outco
 		s.pass(m, nil)
 		return journal.Outcome{ID: m.ID}, nil
 	}
+	return s.store(ctx, m)
+}
+
+// store returns when a message is stored on a majority.
+func (s *Server) store(ctx context.Context, m *message.Message) (journal.Outcome, error) {
 	done := make(chan journal.Outcome, 1)
 	s.relay.send(m, func(o journal.Outcome) { done <- o })
 	select {

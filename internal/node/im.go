@@ -234,7 +234,7 @@ const webhookJitter = 0.2
 func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {
 	c := n.config.IM
 	options := im.Options{
-		Node: "self", NodeID: number, Slots: c.Slots, Alone: n.cluster == nil, Open: n.fabric.Log, Signal: signal,
+		Node: "self", NodeID: number, Slots: c.Slots, Open: n.fabric.Log, Signal: signal,
 		Dir:   filepath.Join(n.config.Node.DataDir, "im-index"),
 		Owner: func(int) (string, bool) { return "self", true },
 		Nodes: func() []string { return nil },

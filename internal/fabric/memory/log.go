@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -214,7 +213,13 @@ func (l *log) Purge(ctx context.Context, pattern string) error {
 	if err := l.check(ctx, "purge", pattern); err != nil {
 		return err
 	}
-	l.store.purge(pattern, math.MaxUint64)
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	for i := len(l.store.entries) - 1; i >= 0; i-- {
+		if fabric.Matches(pattern, l.store.entries[i].Subject) {
+			l.store.removeAt(i)
+		}
+	}
 	return nil
 }
 

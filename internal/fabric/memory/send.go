@@ -1,41 +1,38 @@
 package memory
 
 import (
-	"context"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
 
 // Send implements fabric.PipeLog.
-func (l *log) Send(last uint64, entries []fabric.NewEntry, done func(error)) error {
+func (l *log) Send(last uint64, entry fabric.NewEntry, done func(error)) error {
 	err := l.provider.life.Err()
 	if err == nil {
-		err = fabric.CheckSend(entries)
+		err = fabric.CheckSend(entry)
 	}
 	if err != nil {
 		return l.failed("send to", err)
 	}
-	if err = l.store.send(last, entries); err != nil {
+	if err = l.store.send(last, entry); err != nil {
 		err = l.failed("send to", err)
 	}
 	go done(err)
 	return nil
 }
 
-// send appends the entries if last is the newest.
-func (s *logStore) send(last uint64, entries []fabric.NewEntry) error {
+// send appends the entry if last is the newest.
+func (s *logStore) send(last uint64, entry fabric.NewEntry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retain()
 	if last != s.last {
 		return fabric.ErrConflict
 	}
-	for _, entry := range entries {
-		seq := s.append(entry.Subject, entry.Payload)
-		if entry.TTL > 0 {
-			time.AfterFunc(entry.TTL, func() { s.expire(seq) })
-		}
+	seq := s.append(entry.Subject, entry.Payload)
+	if entry.TTL > 0 {
+		time.AfterFunc(entry.TTL, func() { s.expire(seq) })
 	}
 	s.retain()
 	s.wake()
@@ -63,25 +60,5 @@ func (s *logStore) expire(seq uint64) {
 	defer s.mu.Unlock()
 	if i := s.index(seq); i < len(s.entries) && s.entries[i].Seq == seq {
 		s.removeAt(i)
-	}
-}
-
-// PurgeBefore implements fabric.PipeLog.
-func (l *log) PurgeBefore(ctx context.Context, pattern string, before uint64) error {
-	if err := l.check(ctx, "purge", pattern); err != nil {
-		return err
-	}
-	l.store.purge(pattern, before)
-	return nil
-}
-
-// purge removes what comes before a sequence number.
-func (s *logStore) purge(pattern string, before uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := s.index(before) - 1; i >= 0; i-- {
-		if fabric.Matches(pattern, s.entries[i].Subject) {
-			s.removeAt(i)
-		}
 	}
 }

@@ -1,7 +1,6 @@
 package nats
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -20,9 +18,8 @@ import (
 // sendSweep is between two looks for sends that nobody answered.
 const sendSweep = 500 * time.Millisecond
 
-// sender sends to one log without waiting: several entries as an atomic batch of the server
-// (see commit.go), one as a message of its own, each with the expectation of what is before it.
-// One connection keeps the order, and the answers come to one inbox.
+// sender sends to one log without waiting, each entry with the expectation of what is before it. One
+// connection keeps the order, and the answers come to one inbox.
 type sender struct {
 	provider *Provider
 
@@ -40,13 +37,13 @@ type sending struct {
 }
 
 // Send implements fabric.PipeLog.
-func (l *log) Send(last uint64, entries []fabric.NewEntry, done func(error)) error {
+func (l *log) Send(last uint64, entry fabric.NewEntry, done func(error)) error {
 	err := l.provider.life.Err()
 	if err == nil {
-		err = fabric.CheckSend(entries)
+		err = fabric.CheckSend(entry)
 	}
 	if err == nil {
-		err = l.sender.send(l.prefix, last, entries, func(err error) {
+		err = l.sender.send(l.prefix, last, entry, func(err error) {
 			if err != nil {
 				err = l.failed("send to", err)
 			}
@@ -59,56 +56,22 @@ func (l *log) Send(last uint64, entries []fabric.NewEntry, done func(error)) err
 	return nil
 }
 
-// PurgeBefore implements fabric.PipeLog.
-func (l *log) PurgeBefore(ctx context.Context, pattern string, before uint64) error {
-	if err := l.check(ctx, "purge", pattern); err != nil {
-		return err
-	}
-	err := tries(ctx, func(ctx context.Context, _ bool) error {
-		return l.stream.Purge(ctx, jetstream.WithPurgeSubject(l.prefix+pattern), jetstream.WithPurgeSequence(before))
-	})
-	if err != nil {
-		return l.failed("purge", err)
-	}
-	return nil
-}
-
-func (s *sender) send(prefix string, last uint64, entries []fabric.NewEntry, done func(error)) error {
+func (s *sender) send(prefix string, last uint64, entry fabric.NewEntry, done func(error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.listen(); err != nil {
 		return err
 	}
 	s.count++
-	batch := ""
-	if len(entries) > 1 {
-		batch = nuid.Next()
+	msg := natsgo.NewMsg(prefix + entry.Subject)
+	msg.Data = entry.Payload
+	msg.Reply = s.inbox + strconv.FormatUint(s.count, 10)
+	msg.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(last, 10))
+	if entry.TTL > 0 {
+		msg.Header.Set(jetstream.MsgTTLHeader, strconv.Itoa(int(entry.TTL/time.Second)))
 	}
-	for i, entry := range entries {
-		msg := natsgo.NewMsg(prefix + entry.Subject)
-		msg.Data = entry.Payload
-		if i == 0 {
-			msg.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(last, 10))
-		}
-		if entry.TTL > 0 {
-			msg.Header.Set(jetstream.MsgTTLHeader, strconv.Itoa(int(entry.TTL/time.Second)))
-		}
-		if batch != "" {
-			msg.Header.Set(headerBatch, batch)
-			msg.Header.Set(headerBatchSequence, strconv.Itoa(i+1))
-		}
-		if i == len(entries)-1 {
-			msg.Reply = s.inbox + strconv.FormatUint(s.count, 10)
-			if batch != "" {
-				msg.Header.Set(headerBatchCommit, "1")
-			}
-		}
-		if err := s.provider.conn.PublishMsg(msg); err != nil {
-			if i > 0 {
-				break // the batch will not be committed; nothing answers
-			}
-			return err
-		}
+	if err := s.provider.conn.PublishMsg(msg); err != nil {
+		return err
 	}
 	s.waiting[s.count] = sending{done, time.Now().Add(fabric.SendTimeout)}
 	if !s.sweeping {

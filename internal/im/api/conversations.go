@@ -120,7 +120,7 @@ func (a *API) row(c *call, uid string, one im.Conversation, after uint64, count 
 		Timestamp: one.Head.Time / 1000, LastMsgSeq: one.Head.Seq, OffsetMsgSeq: one.Deleted,
 		ReadedToMsgSeq: one.Read, Version: one.Version, Recents: []Message{},
 	}
-	list, err := a.server.Journal().Read(c, one.Channel, journal.Range{
+	list, err := a.server.Journal().Read(one.Channel, journal.Range{
 		From: max(after, one.Deleted) + 1, Limit: count, Newest: true,
 	})
 	if err != nil {
@@ -257,7 +257,7 @@ func (a *API) commandSync(c *call) (any, error) {
 		return nil, err
 	}
 	for channel, read := range channels {
-		list, err := a.server.Journal().Read(c, channel, journal.Range{From: read + 1, Limit: limit})
+		list, err := a.server.Journal().Read(channel, journal.Range{From: read + 1, Limit: limit})
 		if err != nil {
 			return nil, err
 		}

@@ -262,7 +262,7 @@ func (a *API) messageSync(c *call) (any, error) {
 		return bare{answer}, nil
 	}
 	r.Limit++ // one more tells whether there are more
-	list, err := a.server.Journal().Read(c, channel, r)
+	list, err := a.server.Journal().Read(channel, r)
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +318,7 @@ func (a *API) messages(c *call) (any, error) {
 	}
 	answer := page{Messages: []Message{}}
 	for _, seq := range seqs {
-		m, err := a.server.Journal().Get(c, channel, seq)
+		m, err := a.server.Journal().Get(channel, seq)
 		switch {
 		case err == nil:
 			answer.Messages = append(answer.Messages, View(m, q.LoginUID))
@@ -340,7 +340,7 @@ func (a *API) one(c *call, q rangeRequest, channel message.Channel) (any, error)
 	if len(seqs) == 0 {
 		return noMessage, nil
 	}
-	m, err := a.server.Journal().Get(c, channel, seqs[0])
+	m, err := a.server.Journal().Get(channel, seqs[0])
 	if errors.Is(err, fabric.ErrNotFound) {
 		return noMessage, nil
 	}
@@ -399,7 +399,7 @@ func (a *API) lastMessage(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.server.Journal().Read(c, channel, journal.Range{Limit: 1, Newest: true})
+	list, err := a.server.Journal().Read(channel, journal.Range{Limit: 1, Newest: true})
 	if err != nil {
 		return nil, err
 	}
@@ -432,7 +432,7 @@ func (a *API) recall(c *call) (any, error) {
 		return noMessage, nil
 	}
 	for _, seq := range seqs {
-		err := a.server.Journal().Erase(c, channel, seq)
+		err := a.server.RemoveOne(c, channel, seq)
 		if errors.Is(err, fabric.ErrNotFound) {
 			return noMessage, nil
 		}

@@ -83,7 +83,7 @@ func (a *API) syncMessages(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		list, err := a.server.Journal().Read(c, channel, journal.Range{
+		list, err := a.server.Journal().Read(channel, journal.Range{
 			From: named.Last + 1, Limit: min(q.Count, maxRecents), Newest: true,
 		})
 		if err != nil {

@@ -326,7 +326,7 @@ func (t *teller) notify(ctx context.Context, list []*message.Message) error {
 	var rows []api.Message
 	size := 0
 	for _, m := range list {
-		if size += len(m.Payload)*4/3 + rowSize; size > maxBody && len(rows) > 0 {
+		if size += len(m.Payload)*4/3 + rowSize; len(rows) > 0 && (size > maxBody || len(rows) == t.options.Batch) {
 			if err := t.notifyRows(ctx, rows); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@
 package index
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -57,6 +58,7 @@ func Open(dir string, logger *slog.Logger) (*Index, error) {
 		Cache:              cache,
 		MemTableSize:       memTableSize,
 		FormatMajorVersion: pebble.FormatNewest,
+		DisableWAL:         true, // what a crash loses of the newest rows is followed again
 		Logger:             quiet{logger},
 	}
 	db, err := pebble.Open(dir, options)
@@ -89,7 +91,7 @@ func (x *Index) Close() error {
 	for x.users.Load() > 0 {
 		time.Sleep(closePause)
 	}
-	if err := x.db.Close(); err != nil {
+	if err := errors.Join(x.db.Flush(), x.db.Close()); err != nil {
 		return fmt.Errorf("close the index: %w", err)
 	}
 	return nil
@@ -182,6 +184,19 @@ func (b Batch) Write() error {
 func (b Batch) Commit(log string, applied uint64) error {
 	b.Set(Key('a', log), binary.BigEndian.AppendUint64(nil, applied))
 	return b.Write()
+}
+
+// Compact takes what was removed between two keys off the disk: until then it stays there, not to be
+// read any more.
+func (x *Index) Compact(from, end []byte) error {
+	if err := x.use(); err != nil {
+		return err
+	}
+	defer x.done()
+	if err := x.db.Compact(context.Background(), from, end, false); err != nil {
+		return fmt.Errorf("compact the index: %w", err)
+	}
+	return nil
 }
 
 // Clear removes everything.

@@ -15,12 +15,6 @@ import (
 // applyBatch is how many entries are applied together at most.
 const applyBatch = 256
 
-// stored is a message with its place in the log.
-type stored struct {
-	*message.Message
-	place uint64
-}
-
 // run follows the slot's log and applies it.
 func (s *slot) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -64,77 +58,118 @@ func (s *slot) run(ctx context.Context) error {
 
 // apply writes entries into the index and hands their messages on.
 func (s *slot) apply(ctx context.Context, entries []fabric.Entry) error {
-	x := s.journal.options.Index
-	batch := x.Batch()
-	heads := map[message.Channel]Head{}
-	var messages []stored
-	for _, e := range entries {
-		if epoch, is := decodeEpoch(e.Payload); is {
-			s.current = epoch
-			batch.Set(index.Key(tableEpoch, s.name), e.Payload)
-			continue
-		}
-		m, err := message.Decode(e.Payload)
+	a := s.applying()
+	for _, raw := range entries {
+		e, err := decodeEntry(raw.Payload)
 		if err != nil {
-			s.journal.options.Logger.Error("an entry is no message", "slot", s.number, "seq", e.Seq, "error", err)
+			s.journal.options.Logger.Error("an entry cannot be read", "slot", s.number, "entry", raw.Seq, "error", err)
 			continue
 		}
-		head, known := heads[m.Channel]
-		if !known {
-			if head, err = s.journal.Head(m.Channel); err != nil {
+		// These look at the rows of what comes before them.
+		alone := e.kind == kindMoved || len(e.messages) > 0 && e.messages[0].IsRemoval()
+		if alone && a.last > 0 {
+			if err := a.commit(); err != nil {
 				return err
 			}
+			a = s.applying()
 		}
-		valid, err := s.follows(ctx, m, head, e.Seq)
-		if err != nil {
+		if err := a.add(ctx, e, raw.Seq); err != nil {
 			return err
 		}
-		if !valid {
-			s.journal.options.Logger.Warn("an entry is not where it should be, and does not count",
-				"slot", s.number, "entry", e.Seq, "number", m.Seq, "behind", head.Seq)
-			continue
+		a.last = raw.Seq
+		if alone {
+			if err := a.commit(); err != nil {
+				return err
+			}
+			a = s.applying()
 		}
-		messages = append(messages, stored{m, e.Seq})
-		s.index(batch, m, e.Seq, head.Place == 0)
-		heads[m.Channel] = Head{Seq: m.Seq, Place: e.Seq, ID: m.ID, Time: m.Time}
 	}
-	for c, head := range heads {
-		batch.Set(index.Key(tableHead, c.Key()), head.append(nil))
+	if a.last = entries[len(entries)-1].Seq; a.last == s.appliedTo() {
+		return nil
 	}
-	last := entries[len(entries)-1].Seq
-	if err := batch.Commit(s.name, last); err != nil {
+	return a.commit()
+}
+
+// applying is a number of entries that are applied together.
+type applying struct {
+	*slot
+	batch    index.Batch
+	heads    map[message.Channel]Head
+	messages []*message.Message // that count
+	last     uint64             // entry
+	garbage  bool
+}
+
+func (s *slot) applying() *applying {
+	return &applying{slot: s, batch: s.journal.options.Index.Batch(), heads: map[message.Channel]Head{}}
+}
+
+func (a *applying) commit() error {
+	for c, head := range a.heads {
+		a.batch.Set(index.Key(tableHead, c.Key()), head.append(nil))
+	}
+	if err := a.batch.Commit(a.name, a.last); err != nil {
 		return err
 	}
-	s.applied(last, messages)
-	for _, m := range messages {
-		s.journal.options.Applied(m.Message)
+	a.applied(a.last, a.heads, a.messages)
+	for _, m := range a.messages {
+		a.journal.options.Applied(m)
+	}
+	if a.garbage {
+		a.wakeCleaner()
 	}
 	return nil
 }
 
-// epochSubject has the entries that name an epoch. They are never removed.
-const epochSubject = "e"
-
-// epochEncoding begins the entry of an epoch; a message begins with another byte.
-const epochEncoding = 0
-
-func encodeEpoch(epoch uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{epochEncoding}, epoch)
-}
-
-func decodeEpoch(data []byte) (epoch uint64, is bool) {
-	if len(data) != 9 || data[0] != epochEncoding {
-		return 0, false
+// add takes in one entry.
+func (a *applying) add(ctx context.Context, e entry, at uint64) error {
+	if e.kind == kindEpoch {
+		a.current = e.epoch
+		a.batch.Set(index.Key(tableEpoch, a.name), binary.BigEndian.AppendUint64(nil, e.epoch))
+		return nil
 	}
-	return binary.BigEndian.Uint64(data[1:]), true
+	for _, m := range e.messages {
+		head, err := a.headOf(m.Channel)
+		if err != nil {
+			return err
+		}
+		valid := e.epoch == a.current
+		switch {
+		case valid && m.IsRemoval():
+			err = a.remove(m, head, at)
+		case valid && e.kind == kindMoved:
+			err = a.moved(m, head, at)
+		case valid:
+			valid, err = a.follows(ctx, m, head, at)
+		}
+		if err != nil {
+			return err
+		}
+		if !valid {
+			a.journal.options.Logger.Warn("a message is not where it should be, and does not count",
+				"slot", a.number, "entry", at, "number", m.Seq, "behind", head.Seq)
+		} else if e.kind == kindMessages && !m.IsRemoval() {
+			a.messages = append(a.messages, m)
+			a.index(m, at)
+			a.indexSent(m, head.Place == 0)
+			a.heads[m.Channel] = Head{Seq: m.Seq, Place: at, ID: m.ID, Time: m.Time}
+		}
+	}
+	return nil
 }
 
-// follows tells whether a message counts: it is of the newest epoch and behind the message of its
-// channel that it was meant to be behind, unless that was removed since. See the package's comment.
+// headOf is the newest message of a channel, with those that are being applied.
+func (a *applying) headOf(c message.Channel) (Head, error) {
+	if head, known := a.heads[c]; known {
+		return head, nil
+	}
+	return a.journal.Head(c)
+}
+
+// follows tells whether a message of the newest epoch counts: it is behind the message of its channel
+// that it was meant to be behind, unless that was removed since. See the package's comment.
 func (s *slot) follows(ctx context.Context, m *message.Message, head Head, at uint64) (bool, error) {
 	switch {
-	case m.Epoch != s.current:
-		return false, nil
 	case m.Prev == head.Place:
 		return m.Seq == head.Seq+1, nil
 	case m.Prev == 0: // by an owner whose index was made anew after all messages were removed
@@ -164,37 +199,48 @@ func (s *slot) removed(ctx context.Context, at uint64) (bool, error) {
 	}
 }
 
-// index adds the rows of one message, which is the first of its channel here or not.
-func (s *slot) index(batch index.Batch, m *message.Message, at uint64, first bool) {
+// index adds the rows of one message.
+func (a *applying) index(m *message.Message, at uint64) {
 	key := m.Channel.Key()
-	batch.Set(index.KeySeq(tableMessage, key, m.Seq), place{at, m.Time, uint64(len(m.Payload))}.append(nil))
+	a.batch.Set(index.KeySeq(tableMessage, key, m.Seq), newRow(m, at))
 	seq := binary.AppendUvarint(nil, m.Seq)
-	batch.Set(index.Key(tableID, key, idText(m.ID)), seq)
+	a.batch.Set(index.Key(tableID, key, idText(m.ID)), seq)
 	if m.ClientMsgNo != "" {
-		batch.Set(index.Key(tableNo, key, m.ClientMsgNo, m.From), binary.AppendVarint(seq, m.ID))
+		a.batch.Set(index.Key(tableNo, key, m.ClientMsgNo, m.From), binary.AppendVarint(seq, m.ID))
 	}
-	if m.Channel.IsCommands() {
-		if a, b, ok := m.Channel.Persons(); ok {
-			for _, uid := range []string{a, b} {
-				if uid != m.From {
-					batch.Set(index.Key(tableCommands, uid, key), seq)
-				}
-			}
-		}
-		for _, uid := range m.To {
-			batch.Set(index.Key(tableCommands, uid, key), seq)
-		}
+	if m.Expire > 0 {
+		a.batch.Set(expiryKey(m), nil)
+	}
+	if !m.Channel.IsCommands() {
 		return
 	}
-	if m.From != "" {
-		batch.Set(index.Key(tableSent, m.From, key), binary.AppendUvarint(nil, m.Seq))
-	}
-	if a, b, ok := m.Channel.Persons(); ok && first { // the other one has the conversation as well
-		other := a
-		if a == m.From {
-			other = b
+	if one, other, ok := m.Channel.Persons(); ok {
+		for _, uid := range []string{one, other} {
+			if uid != m.From {
+				a.batch.Set(index.Key(tableCommands, uid, key), seq)
+			}
 		}
-		batch.Set(index.Key(tableSent, other, key), binary.AppendUvarint(nil, 0))
+	}
+	for _, uid := range m.To {
+		a.batch.Set(index.Key(tableCommands, uid, key), seq)
+	}
+}
+
+// indexSent notes that the sender has the conversation, and the other person if the message is the
+// first one here.
+func (a *applying) indexSent(m *message.Message, first bool) {
+	if m.Channel.IsCommands() {
+		return
+	}
+	key := m.Channel.Key()
+	if m.From != "" {
+		a.batch.Set(index.Key(tableSent, m.From, key), binary.AppendUvarint(nil, m.Seq))
+	}
+	if one, other, ok := m.Channel.Persons(); ok && first {
+		if one == m.From {
+			one = other
+		}
+		a.batch.Set(index.Key(tableSent, one, key), binary.AppendUvarint(nil, 0))
 	}
 }
 

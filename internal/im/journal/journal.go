@@ -1,6 +1,6 @@
-// Package journal keeps the messages of channels in logs, one a slot, and knows from an index which
-// message of a channel is where. Every node follows all logs; the owner of a slot numbers the
-// messages of its channels and appends them.
+// Package journal keeps the messages of channels in logs, one a slot, and has them by channel and number
+// in an index. Every node follows all logs; the owner of a slot numbers the messages of its channels
+// and appends them, those that come at about the same time as one entry.
 //
 // It may import fabric for the logs, im/index and im/message. It must never import sessions, the
 // cluster or an HTTP API: it is told which slots this node owns.
@@ -22,6 +22,7 @@ package journal
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,12 +52,10 @@ type Options struct {
 	// Open opens the log of that name.
 	Open  func(ctx context.Context, config fabric.LogConfig) (fabric.Log, error)
 	Index *index.Index
-	// Alone says that the logs have one copy each.
-	Alone bool
 	// Floor returns the number of the oldest message of a channel that is kept, 0 when nothing was
 	// removed by its age or number; nil for never.
 	Floor func(c message.Channel) (uint64, error)
-	// Applied is told of each message that is stored, in the order of its log, when the index has it.
+	// Applied is told of each new message that is stored, in the order of its log, when the index has it.
 	// Each log has its own goroutine; the call holds up only that.
 	Applied func(m *message.Message)
 	Logger  *slog.Logger
@@ -93,7 +92,9 @@ func Open(ctx context.Context, options Options) (*Journal, error) {
 		if err != nil {
 			return nil, err
 		}
-		j.slots[i].current, _ = decodeEpoch(row)
+		if row != nil {
+			j.slots[i].current = binary.BigEndian.Uint64(row)
+		}
 		if applied == 0 {
 			continue
 		}
@@ -129,6 +130,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	errs := make([]error, len(j.slots))
 	for i, s := range j.slots {
+		all.Go(func() { s.clean(ctx) })
 		all.Go(func() {
 			if errs[i] = s.run(ctx); errs[i] != nil {
 				cancel() // a node that does not deliver one slot serves none
@@ -180,16 +182,16 @@ func (j *Journal) Slot(c message.Channel) int { return c.Slot(len(j.slots)) }
 // Tables of the index, by the first letter of their keys.
 const (
 	tableHead     = 'h' // channel: the newest message
-	tableMessage  = 'm' // channel, number: where in the log
+	tableMessage  = 'm' // channel, number: the message, and where in the log
 	tableNo       = 'n' // channel, sender's number, sender: number
 	tableID       = 'i' // channel, ID: number
 	tableCommands = 'c' // user, shadow channel that has commands for the user alone
 	tableEpoch    = 'e' // log: the newest epoch
 	tableSent     = 's' // user, channel: the user's newest message there
+	tableExpiry   = 'x' // time, channel, number: nothing
+	tableRemoved  = 'r' // channel, number before which messages were removed: the number of the first
+	tableGarbage  = 'g' // log, place: nothing; the entry has messages that were removed
 )
-
-// subject is where a channel's messages are in its log.
-func subject(c message.Channel) string { return "c." + fabric.Token(c.Key()) }
 
 func idText(id int64) string { return strconv.FormatInt(id, 36) }
 

@@ -36,20 +36,20 @@ type faulty struct {
 
 var errLost = fmt.Errorf("%w: made by the test", fabric.ErrUnavailable)
 
-func (f faulty) Send(last uint64, entries []fabric.NewEntry, done func(error)) error {
+func (f faulty) Send(last uint64, entry fabric.NewEntry, done func(error)) error {
 	switch p := rand.Float64(); {
 	case p < f.rate/2: // the entries are lost
 		go done(errLost)
 		return nil
 	case p < f.rate: // the answer is lost
-		return f.PipeLog.Send(last, entries, func(err error) {
+		return f.PipeLog.Send(last, entry, func(err error) {
 			if err == nil {
 				err = errLost
 			}
 			done(err)
 		})
 	}
-	return f.PipeLog.Send(last, entries, done)
+	return f.PipeLog.Send(last, entry, done)
 }
 
 func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
@@ -115,7 +115,7 @@ func (n *node) send(c message.Channel, from, no string) Outcome {
 
 func (n *node) read(c message.Channel, r Range) []*message.Message {
 	n.t.Helper()
-	list, err := n.Read(context.Background(), c, r)
+	list, err := n.Read(c, r)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -295,26 +295,39 @@ func TestRanges(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", v.r, seqs, v.want)
 		}
 	}
-	if err := n.Erase(context.Background(), group, 5); err != nil {
-		t.Fatal(err)
+	n.remove(group, 5, 6)
+	if _, err := n.Get(group, 5); !errors.Is(err, fabric.ErrNotFound) {
+		t.Errorf("removed: %v", err)
 	}
-	if _, err := n.Get(context.Background(), group, 5); !errors.Is(err, fabric.ErrNotFound) {
-		t.Errorf("erased: %v", err)
-	}
-	if err := n.Purge(context.Background(), group, 8); err != nil {
-		t.Fatal(err)
-	}
+	n.remove(group, 0, 8)
 	if list := n.read(group, Range{Limit: 100}); len(list) != 3 || list[0].Seq != 8 {
-		t.Errorf("purged before 8: %d messages", len(list))
+		t.Errorf("removed before 8: %d messages", len(list))
 	}
 	if o := n.send(group, "a", "11"); o.Seq != 11 {
 		t.Errorf("after that: %+v", o)
 	}
-	if err := n.Purge(context.Background(), group, 0); err != nil {
-		t.Fatal(err)
-	}
+	n.remove(group, 0, 12)
 	if list := n.read(group, Range{Limit: 100}); len(list) != 0 {
-		t.Errorf("purged: %d messages", len(list))
+		t.Errorf("removed: %d messages", len(list))
+	}
+	if o := n.send(group, "a", "12"); o.Seq != 12 {
+		t.Errorf("after all are removed: %+v", o)
+	}
+}
+
+// remove orders to remove messages and waits until the node has done so.
+func (n *node) remove(c message.Channel, from, before uint64) {
+	n.t.Helper()
+	done := make(chan Outcome, 1)
+	what := message.Removal{From: from, Before: before}
+	n.Append(&message.Message{ID: ids.Add(1), Channel: c, Removes: what}, func(o Outcome) { done <- o })
+	if o := <-done; o.Err != nil {
+		n.t.Fatal(o.Err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := n.AwaitRemoved(ctx, c, what); err != nil {
+		n.t.Fatal(err)
 	}
 }
 

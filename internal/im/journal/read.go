@@ -24,21 +24,8 @@ type Range struct {
 	Newest   bool
 }
 
-// Read returns messages of a channel. What was deleted or has expired is left out.
-func (j *Journal) Read(ctx context.Context, c message.Channel, r Range) ([]*message.Message, error) {
-	places, err := j.places(c, r)
-	if err != nil || len(places) == 0 {
-		return nil, err
-	}
-	messages, err := j.load(ctx, c, places)
-	if err != nil {
-		return nil, fmt.Errorf("read channel %s: %w", c.Key(), err)
-	}
-	return messages, nil
-}
-
-// places returns where messages are in the log, in ascending order.
-func (j *Journal) places(c message.Channel, r Range) ([]uint64, error) {
+// Read returns messages of a channel. What was removed or has expired is left out.
+func (j *Journal) Read(c message.Channel, r Range) ([]*message.Message, error) {
 	limit := min(r.Limit, MaxPage)
 	if limit <= 0 {
 		return nil, nil
@@ -48,54 +35,32 @@ func (j *Journal) places(c message.Channel, r Range) ([]uint64, error) {
 	if r.To > 0 {
 		end = index.KeySeq(tableMessage, c.Key(), r.To)
 	}
-	var places []uint64
-	err := j.options.Index.Each(from, end, r.Newest, func(_, value []byte) bool {
-		places = append(places, readPlace(value).at)
-		return len(places) < limit
-	})
-	if r.Newest {
-		slices.Reverse(places)
-	}
-	return places, err
-}
-
-// load reads messages at the places, which are in ascending order, from the log. It asks for runs of
-// the channel's entries: between them are none but those that do not count.
-func (j *Journal) load(ctx context.Context, c message.Channel, places []uint64) ([]*message.Message, error) {
-	s := j.slotOf(c)
 	now := time.Now().UnixMilli()
-	messages := make([]*message.Message, 0, len(places))
-	for len(places) > 0 {
-		page, err := s.log.Read(ctx, subject(c), places[0], min(len(places), fabric.MaxLogPage))
+	var messages []*message.Message
+	var failed error
+	err := j.options.Index.Each(from, end, r.Newest, func(_, value []byte) bool {
+		m, err := readRow(value)
 		if err != nil {
-			return nil, err
+			failed = err
+			return false
 		}
-		if len(page) == 0 {
-			break
+		if !m.Expired(now) {
+			messages = append(messages, m)
 		}
-		for _, e := range page {
-			for len(places) > 0 && places[0] < e.Seq {
-				places = places[1:] // it was removed
-			}
-			if len(places) == 0 || places[0] != e.Seq {
-				continue
-			}
-			places = places[1:]
-			m, err := message.Decode(e.Payload)
-			if err != nil {
-				return nil, fmt.Errorf("entry %d of slot %d: %w", e.Seq, s.number, err)
-			}
-			if !m.Expired(now) {
-				messages = append(messages, m)
-			}
-		}
+		return len(messages) < limit
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("read channel %s: %w", c.Key(), err)
+	}
+	if r.Newest {
+		slices.Reverse(messages)
 	}
 	return messages, nil
 }
 
 // Get returns the message with a number, or fabric.ErrNotFound.
-func (j *Journal) Get(ctx context.Context, c message.Channel, seq uint64) (*message.Message, error) {
-	list, err := j.Read(ctx, c, Range{From: seq, To: seq + 1, Limit: 1})
+func (j *Journal) Get(c message.Channel, seq uint64) (*message.Message, error) {
+	list, err := j.Read(c, Range{From: seq, To: seq + 1, Limit: 1})
 	if err == nil && len(list) == 0 {
 		err = fmt.Errorf("message %d of channel %s: %w", seq, c.Key(), fabric.ErrNotFound)
 	}
@@ -105,44 +70,9 @@ func (j *Journal) Get(ctx context.Context, c message.Channel, seq uint64) (*mess
 	return list[0], nil
 }
 
-// Erase removes a message for good: its bytes are overwritten on every disk. fabric.ErrNotFound
-// when there is none. Its number is not given again.
-func (j *Journal) Erase(ctx context.Context, c message.Channel, seq uint64) error {
-	places, err := j.places(c, Range{From: seq, To: seq + 1, Limit: 1})
-	if err == nil && len(places) == 0 {
-		err = fabric.ErrNotFound
-	}
-	if err == nil {
-		err = j.slotOf(c).log.Delete(ctx, places[0])
-	}
-	if err != nil {
-		return fmt.Errorf("erase message %d of channel %s: %w", seq, c.Key(), err)
-	}
-	return nil
-}
-
-// Purge removes the messages of a channel before a number; 0 is all that this node knows of.
-func (j *Journal) Purge(ctx context.Context, c message.Channel, before uint64) error {
-	// Never without a bound: what is stored meanwhile is not meant.
-	head, err := j.Head(c)
-	bound := head.Place + 1
-	if err == nil && before > 0 && before <= head.Seq {
-		var places []uint64
-		if places, err = j.places(c, Range{From: before, Limit: 1}); len(places) == 1 {
-			bound = places[0]
-		}
-	}
-	if err == nil && bound > 1 {
-		err = j.slotOf(c).log.PurgeBefore(ctx, subject(c), bound)
-	}
-	if err != nil {
-		return fmt.Errorf("purge channel %s: %w", c.Key(), err)
-	}
-	return nil
-}
-
-// Entries returns messages of a slot from a place in its log on, as far as this node has them, without
-// commands and what does not count, with the place of the last entry that was read: 0 for none.
+// Entries returns the messages of at most limit entries of a slot from a place in its log on, as far as
+// this node has them, and no more entries when there are limit messages; without commands and what does
+// not count. It also returns the place of the last entry that was read: 0 for none.
 func (j *Journal) Entries(ctx context.Context, slot int, from uint64, limit int) ([]*message.Message, uint64, error) {
 	s := j.slots[slot]
 	page, err := s.log.Read(ctx, ">", from, limit)
@@ -156,16 +86,24 @@ func (j *Journal) Entries(ctx context.Context, slot int, from uint64, limit int)
 			break
 		}
 		last = e.Seq
-		m, err := message.Decode(e.Payload)
-		if err != nil || m.Channel.IsCommands() {
-			continue // an epoch, or what apply has told of
+		entry, err := decodeEntry(e.Payload)
+		if err != nil || entry.kind != kindMessages {
+			continue // apply has told of it
 		}
-		seq, err := j.SeqOfID(m.Channel, m.ID)
-		if err != nil {
-			return nil, 0, err
+		for _, m := range entry.messages {
+			if m.Channel.IsCommands() || m.IsRemoval() {
+				continue
+			}
+			seq, err := j.SeqOfID(m.Channel, m.ID)
+			if err != nil {
+				return nil, 0, err
+			}
+			if seq == m.Seq {
+				list = append(list, m)
+			}
 		}
-		if seq == m.Seq {
-			list = append(list, m)
+		if len(list) >= limit {
+			break
 		}
 	}
 	return list, last, nil

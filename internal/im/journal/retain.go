@@ -14,7 +14,7 @@ type Keep struct {
 	Bytes uint64 // of payloads
 }
 
-// place is a message's row in the index.
+// place begins a message's row in the index; the encoded message follows.
 type place struct {
 	at   uint64 // in the log
 	time int64  // ms since 1970
@@ -27,17 +27,38 @@ func (p place) append(dst []byte) []byte {
 	return binary.AppendUvarint(dst, p.size)
 }
 
-func readPlace(row []byte) (p place) {
+// newRow returns the row of a message that is in an entry.
+func newRow(m *message.Message, at uint64) []byte {
+	row := make([]byte, 0, 3*binary.MaxVarintLen64+m.Size())
+	return m.Append(place{at, m.Time, uint64(len(m.Payload))}.append(row))
+}
+
+func readPlace(row []byte) place {
+	p, _ := cutPlace(row)
+	return p
+}
+
+// cutPlace returns the place and what follows it.
+func cutPlace(row []byte) (p place, rest []byte) {
 	var n int
 	if p.at, n = binary.Uvarint(row); n <= 0 {
-		return place{}
+		return place{}, nil
 	}
 	row = row[n:]
 	if p.time, n = binary.Varint(row); n <= 0 {
-		return p
+		return p, nil
 	}
-	p.size, _ = binary.Uvarint(row[n:])
-	return p
+	row = row[n:]
+	if p.size, n = binary.Uvarint(row); n <= 0 {
+		return p, nil
+	}
+	return p, row[n:]
+}
+
+// readRow returns a copy of the message in a row.
+func readRow(row []byte) (*message.Message, error) {
+	_, encoded := cutPlace(row)
+	return message.Decode(append([]byte{}, encoded...))
 }
 
 // EachChannel calls f with every channel that has had a message, in the order of their keys, until it

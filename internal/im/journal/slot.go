@@ -15,20 +15,15 @@ const (
 	AppendTimeout = 8 * time.Second
 	// maxWaiting bounds the messages of one slot that wait to be sent to its log.
 	maxWaiting = 8192
-	// A log of several copies takes a batch at the price of a message, so all that wait go as one as soon
-	// as fewer than this many are under way.
+	// maxFlights is how many entries are under way at a time. Messages that come meanwhile wait and go
+	// together as the next one: the more wait, the less each costs.
 	maxFlights = 2
-	// A log of one copy flushes the disk for each message, and for a batch makes and removes files, which
-	// takes as long as about a dozen messages. So a message goes alone as long as few wait and few are
-	// under way; more go as one batch.
-	maxSingles = 16
-	minBatch   = 16
-	maxBatches = 2
 )
 
-// appending is a message on its way into the log.
+// appending is a message on its way into the log, or messages that are moved there.
 type appending struct {
 	message *message.Message
+	moved   []*message.Message
 	done    func(Outcome)
 	also    []func(Outcome) // of those who sent the same meanwhile
 	order   uint64          // of arrival
@@ -43,6 +38,12 @@ type repeatKey struct {
 	no      string
 }
 
+// joins tells whether it may be in one entry with another one.
+func (a *appending) joins(other *appending) bool {
+	return len(a.moved)+len(other.moved) == 0 && !a.message.IsRemoval() && !other.message.IsRemoval() &&
+		a.message.Expire == other.message.Expire
+}
+
 func (a *appending) key() repeatKey {
 	return repeatKey{a.message.Channel, a.message.From, a.message.ClientMsgNo}
 }
@@ -52,7 +53,7 @@ func (a *appending) key() repeatKey {
 // node that took itself for the owner filled the place). Nobody is told of such.
 type flight struct {
 	list     []*appending
-	before   uint64 // the entry that it was sent behind
+	place    uint64 // in the log
 	answered bool
 	err      error
 }
@@ -74,18 +75,24 @@ type slot struct {
 	tail     uint64 // number of the newest entry, ours included
 	arrived  uint64 // messages, ever
 	waiting  []*appending
-	failed   []*appending // sent, and perhaps not stored
-	flights  []*flight    // sends that were not settled, in their order
-	singles  int          // under way
-	batches  int
+	failed   []*appending             // sent, and perhaps not stored
+	flights  []*flight                // sends that were not settled, in their order
+	flying   int                      // of them those that were not answered
 	heads    map[message.Channel]Head // newest messages that the index does not have yet
 	repeats  map[repeatKey]*appending // what the index does not have yet
+
+	erased []keyRange // of the index, to be taken off the disk as well
+
+	toClean chan struct{} // has a token when there is something to clean
 }
+
+// keyRange is a range of keys of the index, without its end.
+type keyRange struct{ from, end []byte }
 
 func newSlot(j *Journal, number int, name string, log fabric.PipeLog, applied uint64) *slot {
 	return &slot{
 		journal: j, number: number, name: name, log: log, position: applied, moved: make(chan struct{}),
-		heads: map[message.Channel]Head{}, repeats: map[repeatKey]*appending{},
+		heads: map[message.Channel]Head{}, repeats: map[repeatKey]*appending{}, toClean: make(chan struct{}, 1),
 	}
 }
 
@@ -137,16 +144,18 @@ func (s *slot) reach(ctx context.Context, last uint64) error {
 const reachPause = 100 * time.Millisecond
 
 // applied notes that the index has the log up to position.
-func (s *slot) applied(position uint64, messages []stored) {
+func (s *slot) applied(position uint64, heads map[message.Channel]Head, messages []*message.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.position = position
 	close(s.moved)
 	s.moved = make(chan struct{})
-	for _, m := range messages {
-		if s.heads[m.Channel].Seq == m.Seq {
-			delete(s.heads, m.Channel)
+	for c, head := range heads {
+		if s.heads[c].Place == head.Place {
+			delete(s.heads, c)
 		}
+	}
+	for _, m := range messages {
 		key := repeatKey{m.Channel, m.From, m.ClientMsgNo}
 		if a := s.repeats[key]; a != nil && a.stored {
 			delete(s.repeats, key)
@@ -211,7 +220,7 @@ func (s *slot) enter(m *message.Message, done func(Outcome)) (Outcome, bool) {
 	defer s.mu.Unlock()
 	refuse := func(err error) (Outcome, bool) { return Outcome{ID: m.ID, Err: err}, true }
 	switch {
-	case m.Size() > fabric.MaxValueSize:
+	case m.Size()+entryOverhead > fabric.MaxValueSize:
 		return refuse(fabric.ErrTooLarge)
 	case !s.owned:
 		return refuse(ErrNotOwner)
@@ -257,79 +266,90 @@ func (s *slot) pump() {
 	}
 }
 
-// next returns how many of those that wait are sent now. The caller holds s.mu.
+// next returns how many of those that wait go as one entry now. The caller holds s.mu.
 func (s *slot) next() int {
-	if !s.journal.options.Alone {
-		if s.singles+s.batches >= maxFlights {
-			return 0
-		}
-		return s.batchSize()
-	}
-	if len(s.waiting) >= minBatch {
-		if n := s.batchSize(); n > 1 {
-			if s.batches >= maxBatches {
-				return 0
-			}
-			return n
-		}
-	}
-	if s.singles >= maxSingles {
+	if s.flying >= maxFlights {
 		return 0
 	}
-	return 1
-}
-
-// batchSize returns how many of those that wait fit into one batch. The caller holds s.mu.
-func (s *slot) batchSize() int {
 	size := 0
 	for i, a := range s.waiting {
-		size += a.message.Size()
-		if i == fabric.MaxSend || i > 0 && size > fabric.MaxSendSize {
+		size += lengthSize + a.message.Size()
+		if i == maxEntryMessages || i > 0 && (size > maxEntrySize || !a.joins(s.waiting[i-1])) {
 			return i
 		}
 	}
 	return len(s.waiting)
 }
 
-// send numbers messages and sends them behind the newest entry. It returns false when the slot has
-// to be synced. The caller holds s.mu.
+// send numbers messages and sends them as one entry behind the newest one. It returns false when the
+// slot has to be synced. The caller holds s.mu.
 func (s *slot) send(list []*appending) bool {
-	entries := make([]fabric.NewEntry, len(list))
-	for i, a := range list {
-		m := a.message
-		head, known := s.heads[m.Channel]
-		if !known {
-			var err error
-			if head, err = s.journal.Head(m.Channel); err != nil {
-				s.lost(list, err)
-				return false
-			}
+	e := entry{kind: kindMessages, epoch: s.epoch}
+	place := s.tail + 1
+	for _, a := range list {
+		var err error
+		if len(a.moved) > 0 {
+			e.kind, e.messages = kindMoved, a.moved
+			err = s.move(a.moved, place)
+		} else {
+			e.messages = append(e.messages, a.message)
+			err = s.enumerate(a.message, place)
 		}
-		m.Epoch, m.Seq, m.Prev = s.epoch, head.Seq+1, head.Place
-		s.heads[m.Channel] = Head{Seq: m.Seq, Place: s.tail + uint64(i+1)}
-		entries[i] = fabric.NewEntry{
-			Subject: subject(m.Channel), Payload: m.Append(make([]byte, 0, len(m.Payload)+128)),
-			TTL: time.Duration(m.Expire) * time.Second,
+		if err != nil {
+			s.lost(list, err)
+			return false
 		}
 	}
-	return s.fly(list, entries)
+	ttl := time.Duration(list[0].message.Expire) * time.Second
+	return s.fly(list, fabric.NewEntry{Subject: messageSubject, Payload: e.encode(), TTL: ttl})
 }
 
-// fly sends entries behind the newest one. It returns false when the slot has to be synced. The caller
-// holds s.mu.
-func (s *slot) fly(list []*appending, entries []fabric.NewEntry) bool {
-	f := &flight{list: list, before: s.tail}
-	under := &s.singles
-	if len(list) > 1 {
-		under = &s.batches
+// enumerate gives a message the next number of its channel. The caller holds s.mu.
+func (s *slot) enumerate(m *message.Message, place uint64) error {
+	if m.IsRemoval() {
+		return nil
 	}
-	s.tail += uint64(len(entries))
-	err := s.log.Send(f.before, entries, func(err error) { s.sent(f, under, err) })
+	head, err := s.head(m.Channel)
 	if err != nil {
+		return err
+	}
+	m.Seq, m.Prev = head.Seq+1, head.Place
+	s.heads[m.Channel] = Head{Seq: m.Seq, Place: place}
+	return nil
+}
+
+// move notes that messages will be at another place. The caller holds s.mu.
+func (s *slot) move(list []*message.Message, place uint64) error {
+	for _, m := range list {
+		head, err := s.head(m.Channel)
+		if err != nil {
+			return err
+		}
+		if head.Seq == m.Seq {
+			s.heads[m.Channel] = Head{Seq: m.Seq, Place: place}
+		}
+	}
+	return nil
+}
+
+// head is the newest message of a channel, one that is under way included. The caller holds s.mu.
+func (s *slot) head(c message.Channel) (Head, error) {
+	if head, known := s.heads[c]; known {
+		return head, nil
+	}
+	return s.journal.Head(c)
+}
+
+// fly sends an entry behind the newest one. It returns false when the slot has to be synced. The caller
+// holds s.mu.
+func (s *slot) fly(list []*appending, e fabric.NewEntry) bool {
+	f := &flight{list: list, place: s.tail + 1}
+	if err := s.log.Send(s.tail, e, func(err error) { s.sent(f, err) }); err != nil {
 		s.lost(list, err)
 		return false
 	}
-	*under++
+	s.tail++
+	s.flying++
 	s.flights = append(s.flights, f)
 	return true
 }
@@ -337,13 +357,13 @@ func (s *slot) fly(list []*appending, entries []fabric.NewEntry) bool {
 // begin sends the entry that names a new epoch. The caller holds s.mu.
 func (s *slot) begin() bool {
 	s.epoch = rand.Uint64()
-	return s.fly(nil, []fabric.NewEntry{{Subject: epochSubject, Payload: encodeEpoch(s.epoch)}})
+	return s.fly(nil, fabric.NewEntry{Subject: epochSubject, Payload: entry{kind: kindEpoch, epoch: s.epoch}.encode()})
 }
 
 // sent takes the log's answer to a send.
-func (s *slot) sent(f *flight, under *int, err error) {
+func (s *slot) sent(f *flight, err error) {
 	s.mu.Lock()
-	*under--
+	s.flying--
 	f.answered, f.err = true, err
 	var settled []*appending
 	for len(s.flights) > 0 && s.flights[0].answered {
@@ -354,9 +374,9 @@ func (s *slot) sent(f *flight, under *int, err error) {
 			s.lost(first.list, first.err)
 			continue
 		}
-		for i, a := range first.list {
+		for _, a := range first.list {
 			a.stored = true
-			if first.before+uint64(i+1) <= s.position && s.repeats[a.key()] == a { // the index was faster
+			if first.place <= s.position && s.repeats[a.key()] == a { // the index was faster
 				delete(s.repeats, a.key())
 			}
 		}

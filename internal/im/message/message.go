@@ -11,8 +11,6 @@ import (
 type Message struct {
 	ID  int64
 	Seq uint64 // in its channel, from 1 without gaps; 0 when it is not stored
-	// Epoch is that of the log's writer, see package journal.
-	Epoch uint64
 	// Prev is the place in the log of the channel's message before this one, 0 for the first: by it every
 	// node finds out that an entry is where its writer meant it to be.
 	Prev        uint64
@@ -27,7 +25,15 @@ type Message struct {
 	Payload     []byte
 	// To are the recipients of a message that goes to some alone; empty for the channel's members.
 	To []string
+	// Removes is set in what is no message, but the order to remove some of the channel.
+	Removes Removal
 }
+
+// Removal says that the messages of a channel with a number from From to before Before are removed.
+type Removal struct{ From, Before uint64 }
+
+// IsRemoval tells whether this is the order to remove messages.
+func (m *Message) IsRemoval() bool { return m.Removes.Before > 0 }
 
 // Seconds is Time in the protocol's unit.
 func (m *Message) Seconds() int64 { return m.Time / 1000 }
@@ -37,8 +43,11 @@ func (m *Message) Expired(now int64) bool {
 	return m.Expire > 0 && now >= m.Time+int64(m.Expire)*1000
 }
 
-// encoding is the version of Append's format.
-const encoding = 1
+// Versions of Append's format: of a message, and of a removal.
+const (
+	encoding        = 1
+	encodingRemoval = 2
+)
 
 // ErrEncoding says that bytes are no encoded message.
 var ErrEncoding = errors.New("not an encoded message")
@@ -57,9 +66,16 @@ const fixedSize = 128
 
 // Append appends the encoded message.
 func (m *Message) Append(dst []byte) []byte {
-	dst = append(dst, encoding, byte(m.Flags), byte(m.Setting), m.Channel.Type)
+	version := byte(encoding)
+	if m.IsRemoval() {
+		version = encodingRemoval
+	}
+	dst = append(dst, version, byte(m.Flags), byte(m.Setting), m.Channel.Type)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(m.ID))
-	dst = binary.BigEndian.AppendUint64(dst, m.Epoch)
+	if m.IsRemoval() {
+		dst = binary.AppendUvarint(dst, m.Removes.From)
+		dst = binary.AppendUvarint(dst, m.Removes.Before)
+	}
 	dst = binary.AppendUvarint(dst, m.Seq)
 	dst = binary.AppendUvarint(dst, m.Prev)
 	dst = binary.AppendUvarint(dst, uint64(m.Expire))
@@ -78,7 +94,7 @@ func (m *Message) Append(dst []byte) []byte {
 func Decode(data []byte) (*Message, error) {
 	r := reader{rest: data}
 	head := r.take(4)
-	if head == nil || head[0] != encoding {
+	if head == nil || head[0] != encoding && head[0] != encodingRemoval {
 		return nil, ErrEncoding
 	}
 	m := &Message{Flags: wire.Flags(head[1]), Setting: wire.Setting(head[2])}
@@ -86,8 +102,9 @@ func Decode(data []byte) (*Message, error) {
 	if id := r.take(8); id != nil {
 		m.ID = int64(binary.BigEndian.Uint64(id))
 	}
-	if epoch := r.take(8); epoch != nil {
-		m.Epoch = binary.BigEndian.Uint64(epoch)
+	if head[0] == encodingRemoval {
+		m.Removes.From, m.Removes.Before = r.uvarint(), r.uvarint()
+		r.bad = r.bad || m.Removes.From >= m.Removes.Before
 	}
 	m.Seq = r.uvarint()
 	m.Prev = r.uvarint()

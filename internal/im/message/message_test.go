@@ -67,7 +67,7 @@ func TestChannels(t *testing.T) {
 
 func full() *Message {
 	return &Message{
-		ID: 1<<62 + 1, Seq: 1 << 40, Epoch: 1<<63 + 5, Prev: 9, Channel: Channel{"g", Group}, From: "u", ClientMsgNo: "no", Flags: wire.RedDot,
+		ID: 1<<62 + 1, Seq: 1 << 40, Prev: 9, Channel: Channel{"g", Group}, From: "u", ClientMsgNo: "no", Flags: wire.RedDot,
 		Setting: wire.SettingTopic, Topic: "t", Expire: 7, Time: 1 << 41, Payload: []byte("p"), To: []string{"x", "y"},
 	}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -21,7 +23,13 @@ times count from when a message was due, so a server that makes senders wait can
 
 Every message is stored unless --persist=false says otherwise: it is acknowledged from the disks of a
 majority. Groups are made through the HTTP API, which asks for the token in node.data_dir/im-token;
-PARLEY_BENCH_IM_TOKEN is the default of --token. Groups and users are new ones in each run.`
+PARLEY_BENCH_IM_TOKEN is the default of --token. Groups and users are new ones in each run, unless
+they have a --name.
+
+With --fill each channel gets that many messages, flat out, and the run ends when all are answered.
+With --newest nothing is sent: the newest messages of channels that an earlier run has filled are read
+over the HTTP API, in random order, each channel at most once: give the same --name, --persons and
+--senders. Restart the server between the two, and the channels are cold.`
 
 const benchIMExamples = `  # 64 senders to 64 channels, flat out
   parley bench im --token $(cat parley-data/im-token)
@@ -33,7 +41,12 @@ const benchIMExamples = `  # 64 senders to 64 channels, flat out
   parley bench im --senders 1 --channels 1 --receivers 2000 --rate 50
 
   # three nodes, half of what they can do, result for a machine
-  parley bench im --tcp 10.0.0.5:5100,10.0.0.6:5100,10.0.0.7:5100 --rate 4000 --json`
+  parley bench im --tcp 10.0.0.5:5100,10.0.0.6:5100,10.0.0.7:5100 --rate 4000 --json
+
+  # a million channels with a message each, a sample of them with 60; how long the newest 50 take
+  parley bench im --persons --name wide --channels 1000000 --fill 1
+  parley bench im --persons --name deep --channels 4000 --fill 60
+  parley bench im --persons --name deep --channels 4000 --newest 50 --rate 50`
 
 func newBenchIMCommand() *cobra.Command {
 	cfg := bench.DefaultIMConfig()
@@ -57,7 +70,8 @@ func newBenchIMCommand() *cobra.Command {
 	flags.StringVar(&cfg.API, "api", cfg.API, "`address` of the HTTP API of any node, http://host:port")
 	flags.StringVar(&cfg.Token, "token", "", "`token` of the HTTP API")
 	flags.IntVarP(&cfg.Senders, "senders", "s", cfg.Senders, "clients that send")
-	flags.IntVarP(&cfg.Channels, "channels", "c", cfg.Channels, "groups that are sent to")
+	flags.IntVarP(&cfg.Channels, "channels", "c", cfg.Channels, "channels that are sent to")
+	flags.BoolVar(&cfg.Persons, "persons", false, "send to one person who is not online for each channel, instead of to groups")
 	flags.IntVar(&cfg.GroupSize, "group-size", 0, "members of each group; those beyond senders and receivers are not online")
 	flags.IntVar(&cfg.Receivers, "receivers", 0, "clients that are members of every group and only receive")
 	flags.BoolVar(&cfg.Persist, "persist", cfg.Persist, "have messages stored")
@@ -67,7 +81,10 @@ func newBenchIMCommand() *cobra.Command {
 	flags.DurationVarP(&cfg.Duration, "duration", "d", cfg.Duration, "measured time")
 	flags.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "load before the measured time")
 	flags.DurationVar(&cfg.Timeout, "timeout", cfg.Timeout, "for connecting, and for an answer")
-	flags.IntVar(&cfg.Concurrency, "concurrency", cfg.Concurrency, "logins in flight")
+	flags.IntVar(&cfg.Concurrency, "concurrency", cfg.Concurrency, "requests and logins in flight")
+	flags.StringVar(&cfg.Name, "name", "", "`prefix` of channels and users, so that a later run finds them; random by default")
+	flags.IntVar(&cfg.Fill, "fill", 0, "store that many messages in each channel, then stop")
+	flags.IntVar(&cfg.Newest, "newest", 0, "only read, that many messages of each channel that was filled")
 	flags.IntSliceVar(&cfg.PIDs, "pid", nil, "`ids` of the server's processes, for memory and CPU")
 	flags.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
@@ -76,7 +93,7 @@ func newBenchIMCommand() *cobra.Command {
 func runBenchIM(cmd *cobra.Command, cfg bench.IMConfig, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	report, err := bench.RunIM(ctx, cfg, cmd.ErrOrStderr())
+	report, err := runIM(ctx, cfg, cmd.ErrOrStderr())
 	if err != nil {
 		return fmt.Errorf("bench im: %w", err)
 	}
@@ -89,4 +106,14 @@ func runBenchIM(cmd *cobra.Command, cfg bench.IMConfig, asJSON bool) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil
+}
+
+// imReport is a report of either kind.
+type imReport interface{ WriteText(w io.Writer) error }
+
+func runIM(ctx context.Context, cfg bench.IMConfig, progress io.Writer) (imReport, error) {
+	if cfg.Newest > 0 {
+		return bench.RunIMRead(ctx, cfg, progress)
+	}
+	return bench.RunIM(ctx, cfg, progress)
 }

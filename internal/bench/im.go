@@ -10,7 +10,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +32,13 @@ type IMConfig struct {
 	Warmup      time.Duration
 	Timeout     time.Duration
 	PIDs        []int
-	Concurrency int // logins in flight
+	Concurrency int // requests and logins in flight
+
+	Name   string // that channels and users begin with; empty for one that no other run has
+	Fill   int    // messages that each channel gets, instead of a load for Duration; 0 for a load
+	Newest int    // messages that are read of channels that were filled, instead of a load; 0 for none
+
+	Persons bool // each channel is between a sender and a person who is not online, not a group
 }
 
 // MinIMPayload is the smallest payload in bytes: it holds the time of the send.
@@ -62,59 +67,19 @@ func (c IMConfig) Validate() error {
 	case c.Duration <= 0:
 		return errors.New("--duration must be positive")
 	}
-	return nil
+	return c.validateModes()
 }
 
-// IMReport is what a run measured. Rates and latencies are of the window, counts of the whole run.
-type IMReport struct {
-	Nodes          []string         `json:"nodes"`
-	Senders        int              `json:"senders"`
-	Channels       int              `json:"channels"`
-	Receivers      int              `json:"receivers"`
-	GroupSize      int              `json:"group_size"`
-	Persist        bool             `json:"persist"`
-	PayloadBytes   int              `json:"payload_bytes"`
-	Encrypted      bool             `json:"encrypted"`
-	Offered        float64          `json:"offered_per_second"` // 0 is flat out
-	Seconds        float64          `json:"window_seconds"`
-	Sent           int64            `json:"sent"`
-	Acknowledged   int64            `json:"acknowledged"`
-	Refused        map[string]int64 `json:"refused"` // by reason
-	SendsPerSecond float64          `json:"sends_per_second"`
-	Ack            *Latency         `json:"send_to_ack,omitempty"`
-	Received       int64            `json:"received"`
-	Expected       int64            `json:"expected"`
-	RecvsPerSecond float64          `json:"receives_per_second"`
-	Recv           *Latency         `json:"send_to_receive,omitempty"`
-	Server         *ServerReport    `json:"server,omitempty"`
-}
-
-// WriteText writes the report for a person.
-func (r *IMReport) WriteText(w io.Writer) error {
-	t := &textReport{}
-	rate := "flat out"
-	if r.Offered > 0 {
-		rate = fmt.Sprintf("%g/s", r.Offered)
-	}
-	kept := "stored"
-	if !r.Persist {
-		kept = "not stored"
-	}
-	sealed := "plain"
-	if r.Encrypted {
-		sealed = "encrypted"
-	}
-	t.line("load", "%d senders to %d channels of %s, %s, %s, %s, %d bytes", r.Senders, r.Channels,
-		strings.Join(r.Nodes, ", "), rate, kept, sealed, r.PayloadBytes)
-	t.line("", "%d members each, %d receivers online", r.GroupSize, r.Receivers)
-	t.line("window", "%.2f s", r.Seconds)
-	t.line("sends", "%.0f/s acknowledged; %d of %d in all, refused: %s", r.SendsPerSecond, r.Acknowledged, r.Sent, counts(r.Refused))
-	t.latency("  to ack", r.Ack)
-	t.line("receives", "%.0f/s; %d of %d expected in all", r.RecvsPerSecond, r.Received, r.Expected)
-	t.latency("  since send", r.Recv)
-	t.server(r.Server, "throughput")
-	if _, err := io.WriteString(w, t.text.String()); err != nil {
-		return fmt.Errorf("write report: %w", err)
+func (c IMConfig) validateModes() error {
+	switch {
+	case c.Fill < 0 || c.Newest < 0 || c.Fill > 0 && c.Newest > 0:
+		return errors.New("--fill and --newest must not be negative, and not both be given")
+	case c.Newest > 0 && c.Name == "":
+		return errors.New("--newest needs the --name that channels were filled under")
+	case c.Persons && (c.Receivers > 0 || c.GroupSize > 0 || c.Channels < c.Senders):
+		return errors.New("--persons needs as many --channels as --senders, and no --receivers and --group-size")
+	case c.Fill > 0 && (c.Rate > 0 || c.Receivers > 0 || !c.Persist):
+		return errors.New("--fill stores messages flat out: --rate, --receivers and --persist=false do not go with it")
 	}
 	return nil
 }
@@ -123,7 +88,9 @@ func (r *IMReport) WriteText(w io.Writer) error {
 type imRun struct {
 	cfg      IMConfig
 	clock    clock
-	name     string
+	id       string // of this run alone
+	name     string // that channels and users begin with
+	http     *http.Client
 	progress *progress
 	conns    []*imConn // senders first
 	from, to int64     // the window, in ns of the clock
@@ -142,10 +109,7 @@ func RunIM(ctx context.Context, cfg IMConfig, out io.Writer) (*IMReport, error) 
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	r := &imRun{
-		cfg: cfg, clock: newClock(), name: fmt.Sprintf("bench-%08x", rand.Uint32()), progress: &progress{out: out},
-		acks: &histogram{}, recvs: &histogram{}, refused: map[string]int64{},
-	}
+	r := newIMRun(cfg, out)
 	defer r.close()
 	server := &process{pids: cfg.PIDs}
 	before, err := server.usage()
@@ -162,14 +126,18 @@ func RunIM(ctx context.Context, cfg IMConfig, out io.Writer) (*IMReport, error) 
 	if err != nil {
 		return nil, err
 	}
-	begun, ended, err := r.load(ctx, server)
+	load := r.load
+	if cfg.Fill > 0 {
+		load = r.fill
+	}
+	begun, ended, err := load(ctx, server)
 	if err != nil {
 		return nil, err
 	}
 	report := r.report()
 	if len(cfg.PIDs) > 0 {
 		report.Server = &ServerReport{
-			RSSBefore: before.rss, RSSConnected: connected.rss,
+			RSSBefore: before.rss, RSSConnected: connected.rss, RSSAfter: ended.rss,
 			RSSPerConnection: float64(connected.rss-before.rss) / float64(len(r.conns)),
 			CPU:              newCPU(ended.cpu-begun.cpu, report.Seconds, r.windowReceived.Load(), r.windowAcked.Load()),
 		}
@@ -177,7 +145,20 @@ func RunIM(ctx context.Context, cfg IMConfig, out io.Writer) (*IMReport, error) 
 	return report, nil
 }
 
+func newIMRun(cfg IMConfig, out io.Writer) *imRun {
+	r := &imRun{
+		cfg: cfg, clock: newClock(), id: fmt.Sprintf("bench-%08x", rand.Uint32()), name: cfg.Name,
+		http:     &http.Client{Timeout: cfg.Timeout, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Concurrency}},
+		progress: &progress{out: out}, acks: &histogram{}, recvs: &histogram{}, refused: map[string]int64{},
+	}
+	if r.name == "" {
+		r.name = r.id
+	}
+	return r
+}
+
 func (r *imRun) close() {
+	r.http.CloseIdleConnections()
 	for _, c := range r.conns {
 		if c != nil {
 			_ = c.Close()
@@ -187,6 +168,14 @@ func (r *imRun) close() {
 
 func (r *imRun) channel(i int) string { return fmt.Sprintf("%s-c%d", r.name, i) }
 func (r *imRun) user(i int) string    { return fmt.Sprintf("%s-u%d", r.name, i) }
+
+// kind is the type of the channels in the protocol.
+func (r *imRun) kind() byte {
+	if r.cfg.Persons {
+		return 1
+	}
+	return 2
+}
 
 // connect logs everybody in.
 func (r *imRun) connect(ctx context.Context) error {
@@ -214,29 +203,54 @@ func (r *imRun) connect(ctx context.Context) error {
 	return nil
 }
 
-// groups makes the channels with their members: the senders who send there, everybody who receives,
-// and as many who are not online as it takes.
+// groups makes the channels with their members, some at a time.
 func (r *imRun) groups(ctx context.Context) error {
-	for i := range r.cfg.Channels {
-		var members []string
+	if r.cfg.Persons {
+		return nil // such a channel is there as soon as somebody sends
+	}
+	making, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	stop := r.progress.during(func() string {
+		return fmt.Sprintf("%d of %d groups", min(int(next.Load()), r.cfg.Channels), r.cfg.Channels)
+	})
+	defer stop()
+	var workers sync.WaitGroup
+	for range min(r.cfg.Concurrency, r.cfg.Channels) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < r.cfg.Channels && making.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := r.group(making, i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(making)
+}
+
+// group makes one channel. Its members are the senders who send there, everybody who receives, and as
+// many who are not online as it takes.
+func (r *imRun) group(ctx context.Context, i int) error {
+	var members []string
+	if r.cfg.Channels >= r.cfg.Senders {
+		members = append(members, r.user(i%r.cfg.Senders))
+	} else {
 		for s := range r.cfg.Senders {
 			if r.sendsTo(s, i) {
 				members = append(members, r.user(s))
 			}
 		}
-		for k := range r.cfg.Receivers {
-			members = append(members, r.user(r.cfg.Senders+k))
-		}
-		for k := len(members); k < r.cfg.GroupSize; k++ {
-			members = append(members, fmt.Sprintf("%s-away%d", r.name, k))
-		}
-		if err := r.post(ctx, "/channel", map[string]any{
-			"channel_id": r.channel(i), "channel_type": 2, "subscribers": members,
-		}); err != nil {
-			return err
-		}
 	}
-	return nil
+	for k := range r.cfg.Receivers {
+		members = append(members, r.user(r.cfg.Senders+k))
+	}
+	for k := len(members); k < r.cfg.GroupSize; k++ {
+		members = append(members, fmt.Sprintf("%s-away%d", r.name, k))
+	}
+	return r.post(ctx, "/channel", map[string]any{
+		"channel_id": r.channel(i), "channel_type": 2, "subscribers": members,
+	}, nil)
 }
 
 // sendsTo tells whether a sender sends to a channel: each to its share of them.
@@ -247,7 +261,8 @@ func (r *imRun) sendsTo(sender, channel int) bool {
 	return sender%r.cfg.Channels == channel
 }
 
-func (r *imRun) post(ctx context.Context, path string, what any) error {
+// post asks the HTTP API; answer is what its JSON is decoded into, nil for nothing.
+func (r *imRun) post(ctx context.Context, path string, what, answer any) error {
 	body, err := json.Marshal(what)
 	if err != nil {
 		return err
@@ -257,14 +272,22 @@ func (r *imRun) post(ctx context.Context, path string, what any) error {
 		return err
 	}
 	request.Header.Set("token", r.cfg.Token)
-	response, err := http.DefaultClient.Do(request)
+	response, err := r.http.Do(request)
 	if err != nil {
 		return fmt.Errorf("POST %s: %w", path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 300))
-		return fmt.Errorf("POST %s: status %d: %s", path, response.StatusCode, text)
+	text, err := io.ReadAll(response.Body) // to the end, so that the connection is used again
+	switch {
+	case err != nil:
+		return fmt.Errorf("POST %s: %w", path, err)
+	case response.StatusCode != http.StatusOK:
+		return fmt.Errorf("POST %s: status %d: %s", path, response.StatusCode, text[:min(len(text), 300)])
+	case answer == nil:
+		return nil
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("POST %s: %w", path, err)
 	}
 	return nil
 }
@@ -321,20 +344,6 @@ func (r *imRun) expected() int64 {
 	return r.acked.Load() * (int64(r.cfg.Receivers) + others)
 }
 
-func (r *imRun) report() *IMReport {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	seconds := time.Duration(r.to - r.from).Seconds()
-	return &IMReport{
-		Nodes: r.cfg.TCP, Senders: r.cfg.Senders, Channels: r.cfg.Channels, Receivers: r.cfg.Receivers,
-		GroupSize: max(r.cfg.GroupSize, r.cfg.Receivers+1), Persist: r.cfg.Persist, PayloadBytes: r.cfg.Payload,
-		Encrypted: r.conns[0].block != nil, Offered: r.cfg.Rate, Seconds: seconds, Sent: r.sent.Load(),
-		Acknowledged: r.acked.Load(), Refused: r.refused, SendsPerSecond: float64(r.windowAcked.Load()) / seconds,
-		Ack: r.acks.latency(), Received: r.received.Load(), Expected: r.expected(),
-		RecvsPerSecond: float64(r.windowReceived.Load()) / seconds, Recv: r.recvs.latency(),
-	}
-}
-
 // imSender is one connection under load.
 type imSender struct {
 	run    *imRun
@@ -350,12 +359,7 @@ type imSender struct {
 // send sends until the window ends.
 func (s *imSender) send(ctx context.Context) {
 	r := s.run
-	var channels []string
-	for i := range r.cfg.Channels {
-		if r.sendsTo(s.number, i) {
-			channels = append(channels, r.channel(i))
-		}
-	}
+	channels := s.channels()
 	payload := make([]byte, r.cfg.Payload)
 	due := r.clock.now()
 	step := int64(0)
@@ -367,29 +371,52 @@ func (s *imSender) send(ctx context.Context) {
 		if step > 0 && !r.clock.sleepUntil(ctx, due) {
 			return
 		}
-		select {
-		case s.slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		case <-time.After(r.cfg.Timeout):
-			return
-		}
-		at := r.clock.now()
+		at := int64(0)
 		if step > 0 { // a server that makes senders wait cannot hide it
 			at = due
 			due += step
 		}
-		binary.BigEndian.PutUint64(payload, uint64(at))
-		s.mu.Lock()
-		s.at[seq] = at
-		s.mu.Unlock()
-		no := fmt.Sprintf("%s-%d", s.conn.uid, seq)
-		frame := s.conn.sendFrame(seq, no, channels[int(seq)%len(channels)], r.cfg.Persist, payload)
-		r.sent.Add(1)
-		if _, err := s.conn.Write(frame); err != nil {
+		if !s.sendOne(ctx, seq, channels[int(seq)%len(channels)], payload, at) {
 			return
 		}
 	}
+}
+
+// channels returns the channels that it sends to.
+func (s *imSender) channels() []string {
+	var channels []string
+	for i := range s.run.cfg.Channels {
+		if s.run.sendsTo(s.number, i) {
+			channels = append(channels, s.run.channel(i))
+		}
+	}
+	return channels
+}
+
+// sendOne sends a message as soon as one may be under way. The time of its send is at, or now for 0. It
+// returns false when no more can be sent.
+func (s *imSender) sendOne(ctx context.Context, seq uint32, channel string, payload []byte, at int64) bool {
+	r := s.run
+	late := time.NewTimer(r.cfg.Timeout)
+	defer late.Stop()
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	case <-late.C:
+		return false
+	}
+	if at == 0 {
+		at = r.clock.now()
+	}
+	binary.BigEndian.PutUint64(payload, uint64(at))
+	s.mu.Lock()
+	s.at[seq] = at
+	s.mu.Unlock()
+	no := fmt.Sprintf("%s-u%d-%d", r.id, s.number, seq)
+	r.sent.Add(1)
+	_, err := s.conn.Write(s.conn.sendFrame(seq, no, channel, r.kind(), r.cfg.Persist, payload))
+	return err == nil
 }
 
 // read takes what comes until the connection is closed.

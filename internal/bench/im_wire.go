@@ -197,17 +197,17 @@ func (c *imConn) open(sealed []byte) ([]byte, error) {
 	return raw[:len(raw)-int(raw[len(raw)-1])], nil
 }
 
-// sendFrame is a SEND of a payload to a group.
-func (c *imConn) sendFrame(seq uint32, no, channel string, persist bool, payload []byte) []byte {
+// sendFrame is a SEND of a payload to a channel of a type.
+func (c *imConn) sendFrame(seq uint32, no, channel string, kind byte, persist bool, payload []byte) []byte {
 	sealed := c.seal(payload)
 	key := ""
 	if c.block != nil {
-		verify := strconv.Itoa(int(seq)) + no + channel + "2" + string(sealed)
+		verify := strconv.Itoa(int(seq)) + no + channel + strconv.Itoa(int(kind)) + string(sealed)
 		sum := md5.Sum(c.seal([]byte(verify)))
 		key = hex.EncodeToString(sum[:])
 	}
 	body := binary.BigEndian.AppendUint32([]byte{0}, seq)
-	body = append(imText(imText(body, no), channel), 2)
+	body = append(imText(imText(body, no), channel), kind)
 	body = imText(binary.BigEndian.AppendUint32(body, 0), key)
 	first := byte(3<<4 | 2)
 	if !persist {

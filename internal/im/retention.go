@@ -37,7 +37,26 @@ func (s *Server) retain(ctx context.Context) {
 	}
 }
 
-// retainOnce looks at every channel once.
+// eachLimited calls f with the channels that may have a limit, until it returns false: all of them when
+// there are limits by type. Else they are few among many, and looking at all would keep a processor busy.
+func (s *Server) eachLimited(f func(c message.Channel, head journal.Head) bool) error {
+	if len(s.options.Retention) > 0 {
+		return s.journal.EachChannel(f)
+	}
+	var failed error
+	err := s.registry.EachKept(func(base message.Channel) bool {
+		for _, c := range []message.Channel{base, base.Commands()} {
+			head, err := s.journal.Head(c)
+			if failed = err; err != nil || head.Place > 0 && !f(c, head) {
+				return false
+			}
+		}
+		return true
+	})
+	return errors.Join(err, failed)
+}
+
+// retainOnce looks at every channel that may have a limit once.
 func (s *Server) retainOnce(ctx context.Context) error {
 	type short struct {
 		channel message.Channel
@@ -45,7 +64,7 @@ func (s *Server) retainOnce(ctx context.Context) error {
 	}
 	var list []short
 	var failed error
-	err := s.journal.EachChannel(func(c message.Channel, head journal.Head) bool {
+	err := s.eachLimited(func(c message.Channel, head journal.Head) bool {
 		if !s.Owns(s.journal.Slot(c)) || ctx.Err() != nil {
 			return ctx.Err() == nil
 		}

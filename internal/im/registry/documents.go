@@ -150,6 +150,33 @@ func (r *Registry) ChangeChannel(ctx context.Context, c message.Channel, change 
 
 func isChannel(subject string) bool { return strings.HasPrefix(subject, "c.") }
 
+// tableKept is the letter of the index's table of channels that have a limit of their own.
+const tableKept = 'K'
+
+// applyChannel notes whether a channel has a limit of its own.
+func applyChannel(batch index.Batch, value []byte) {
+	var known Channel
+	if len(value) == 0 || json.Unmarshal(value, &known) != nil || known.Key == "" {
+		return
+	}
+	key := index.Key(tableKept, known.Key)
+	if known.KeepSeconds > 0 || known.KeepCount > 0 || known.KeepBytes > 0 {
+		batch.Set(key, nil)
+	} else {
+		batch.Delete(key)
+	}
+}
+
+// EachKept calls f with every channel that has a limit of its own for what is kept, until it returns
+// false.
+func (r *Registry) EachKept(f func(c message.Channel) bool) error {
+	prefix := index.Key(tableKept)
+	return r.options.Index.Each(prefix, index.End(prefix), false, func(key, _ []byte) bool {
+		c, ok := message.ParseKey(string(key[len(prefix):]))
+		return !ok || f(c)
+	})
+}
+
 // floorMoved returns the channel of a document whose floor is higher than before.
 func floorMoved(before, after []byte) (c message.Channel, floor uint64, moved bool) {
 	var old, now Channel

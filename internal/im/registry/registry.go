@@ -162,6 +162,8 @@ func (r *Registry) apply(e fabric.Entry) error {
 		}
 	} else if isCursor(e.Subject) {
 		r.applyCursor(batch, e.Payload)
+	} else if isChannel(e.Subject) {
+		applyChannel(batch, e.Payload)
 	}
 	if err := batch.Commit(logName, e.Seq); err != nil {
 		return err

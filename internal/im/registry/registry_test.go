@@ -222,6 +222,31 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// Channels with a limit of their own are found without looking at all, and no more when it is gone.
+func TestKept(t *testing.T) {
+	n := start(t, memory.New())
+	kept := func() (keys []string) {
+		if err := n.EachKept(func(c message.Channel) bool { keys = append(keys, c.Key()); return true }); err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	for id, change := range map[string]func(*Channel){
+		"age": func(c *Channel) { c.KeepSeconds = 1 }, "count": func(c *Channel) { c.KeepCount = 1 },
+		"bytes": func(c *Channel) { c.KeepBytes = 1 }, "none": func(c *Channel) { c.Ban = true },
+	} {
+		n.done(n.ChangeChannel(t.Context(), message.Channel{ID: id, Type: message.Group}, change))
+	}
+	if keys := kept(); !slices.Equal(keys, []string{"2:age", "2:bytes", "2:count"}) {
+		t.Errorf("kept %v", keys)
+	}
+	count := message.Channel{ID: "count", Type: message.Group}
+	n.done(n.ChangeChannel(t.Context(), count, func(c *Channel) { c.KeepCount = 0 }))
+	if keys := kept(); !slices.Equal(keys, []string{"2:age", "2:bytes"}) {
+		t.Errorf("kept %v", keys)
+	}
+}
+
 func FuzzDecodePart(f *testing.F) {
 	f.Add(part{kind: Members, channel: "2:g", members: uids(0, 3)}.encode())
 	f.Add(part{kind: Deny, channel: "2:g", split: true}.encode())

@@ -226,6 +226,18 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     await eventually(async () => (await kept('short')) === '', 'nothing is left');
   });
 
+  it('shortens a channel by its own limit alone', async (t) => {
+    const im = await startIM(t, { retention_interval: '100ms' });
+    const alice = await new User(t, im.ws, 'alice').connected();
+    for (const id of ['short', 'all']) await im.post('/channel', { channel_id: id, channel_type: group, subscribers: ['alice'] });
+    for (let i = 1; i <= 5; i++) for (const id of ['short', 'all']) await alice.send(`m${i}`, id, group);
+    await im.post('/channel/info', { channel_id: 'short', channel_type: group, keep_count: 2 });
+    const kept = async (channel_id) => (await im.post('/channel/messagesync', { login_uid: 'alice', channel_id, channel_type: group, limit: 100 }))
+      .body.messages.map((m) => m.message_seq).join();
+    await eventually(async () => (await kept('short')) === '4,5', 'old messages are gone');
+    assert.equal(await kept('all'), '1,2,3,4,5');
+  });
+
   it('keeps everything over kill -9', async (t) => {
     const im = await startIM(t);
     const alice = await new User(t, im.ws, 'alice').connected();

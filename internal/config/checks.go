@@ -3,10 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -196,6 +198,27 @@ func isWebhookURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
 		return errors.New("must be an absolute http or https address")
+	}
+	return nil
+}
+
+// isOptionalURL is isWebhookURL for an address that may be missing.
+func isOptionalURL(s string) error {
+	if s == "" {
+		return nil
+	}
+	return isWebhookURL(s)
+}
+
+// isOptionalAddress accepts host:port and nothing.
+func isOptionalAddress(s string) error {
+	if s == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	number, bad := strconv.Atoi(port)
+	if err != nil || bad != nil || host == "" || number < 1 || number > maxPort {
+		return errors.New("must be host:port")
 	}
 	return nil
 }

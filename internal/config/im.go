@@ -42,6 +42,8 @@ type IM struct {
 	DatasourceURL string
 
 	WebhookURL           string
+	WebhookGRPCAddr      string
+	AgentWebhookURL      string
 	WebhookSecret        string
 	WebhookEvents        []string
 	WebhookInterval      time.Duration
@@ -134,9 +136,15 @@ var imOptions = []field[Config]{
 		func(c *Config) *string { return &c.IM.DatasourceURL }),
 	option("im.webhook_url", "", stringKind,
 		"Where the application is told of messages and logins; empty for nowhere.",
-		func(c *Config) *string { return &c.IM.WebhookURL }),
+		func(c *Config) *string { return &c.IM.WebhookURL }, isOptionalURL),
+	option("im.webhook_grpc_addr", "", stringKind,
+		"host:port where the application is told of the same over gRPC, without TLS; then im.webhook_url is told nothing.",
+		func(c *Config) *string { return &c.IM.WebhookGRPCAddr }, isOptionalAddress),
+	option("im.agent_webhook_url", "", stringKind,
+		"Where msg.notify of agents' channels (type 11) goes as well, over HTTP; empty for nowhere.",
+		func(c *Config) *string { return &c.IM.AgentWebhookURL }, isOptionalURL),
 	option("im.webhook_secret", "", stringKind,
-		"Key of the HMAC-SHA256 over the body in the header X-Parley-Signature; empty for none.",
+		"Key of the HMAC-SHA256 over the body in the header X-Parley-Signature, over gRPC in its metadata; empty for none.",
 		func(c *Config) *string { return &c.IM.WebhookSecret }, printable).secret(),
 	option("im.webhook_events", "", listKind,
 		"Events that are told: user.onlinestatus, msg.notify, msg.offline; empty for all.",

@@ -154,7 +154,7 @@ func (n *Node) startIM(ctx, background context.Context) error {
 		options.Presence = n.im.online
 	}
 	n.metrics.Register(options.Metrics)
-	if err := n.openHooks(ctx); err != nil {
+	if err := n.openHooks(ctx, number); err != nil {
 		return err
 	}
 	if n.im.hooks != nil {
@@ -203,13 +203,13 @@ func (n *Node) startIM(ctx, background context.Context) error {
 }
 
 // openHooks opens the queue of webhooks, if the application wants any.
-func (n *Node) openHooks(ctx context.Context) error {
+func (n *Node) openHooks(ctx context.Context, number uint16) error {
 	c, w := n.config.IM, n.config.Webhooks
-	if c.WebhookURL == "" {
+	if c.WebhookURL == "" && c.WebhookGRPCAddr == "" && c.AgentWebhookURL == "" {
 		return nil
 	}
 	options := hook.Options{
-		URL: c.WebhookURL, Secret: c.WebhookSecret, Events: c.WebhookEvents, Interval: c.WebhookInterval,
+		URL: c.WebhookURL, GRPCAddr: c.WebhookGRPCAddr, AgentURL: c.AgentWebhookURL, NodeID: number, Secret: c.WebhookSecret, Events: c.WebhookEvents, Interval: c.WebhookInterval,
 		Batch: c.WebhookBatchSize, CompressAbove: c.WebhookCompressAbove, Timeout: w.Timeout,
 		Retry: fabric.RetryPolicy{
 			Initial: w.RetryInitial, Max: w.RetryMax, Elapsed: w.RetryElapsed, Jitter: webhookJitter,
@@ -223,8 +223,8 @@ func (n *Node) openHooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.im.hooks = hook.New(options, queue)
-	return nil
+	n.im.hooks, err = hook.New(options, queue)
+	return err
 }
 
 // webhookJitter is by what share the wait before a retry is varied.
@@ -414,12 +414,18 @@ func (n *Node) imHealth() error {
 
 // stopIM closes messaging, when its connections are closed and nothing runs any more.
 func (n *Node) stopIM(ctx context.Context) error {
-	if n.im == nil || n.im.server == nil {
+	if n.im == nil {
 		return nil
 	}
-	err := n.im.server.Close()
+	var errs []error
+	if n.im.server != nil {
+		errs = append(errs, n.im.server.Close())
+	}
+	if n.im.hooks != nil {
+		errs = append(errs, n.im.hooks.Close())
+	}
 	if n.im.number != nil {
 		_ = n.im.number.Release(ctx) // else it is free after its lease
 	}
-	return err
+	return errors.Join(errs...)
 }

@@ -6,29 +6,17 @@
 package hook
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/im"
-	"github.com/parleyio/parley/internal/im/api"
-	"github.com/parleyio/parley/internal/im/message"
 )
 
 // Events that are told.
@@ -45,21 +33,14 @@ const (
 	maxOnline = 10000
 	// enqueueTimeout bounds handing something to the queue.
 	enqueueTimeout = 10 * time.Second
-	// slotPause is between two looks of a node whether it owns a slot, and after an error.
-	slotPause = 500 * time.Millisecond
-	// maxAnswer is how much of an answer is read, so that its connection can be used again.
-	maxAnswer = 64 << 10
-)
-
-// SignatureHeader has the HMAC-SHA256 of the body in hex, DeliveryHeader what is the same for all tries.
-const (
-	SignatureHeader = "X-Parley-Signature"
-	DeliveryHeader  = "X-Parley-Delivery"
 )
 
 // Options configure Hooks.
 type Options struct {
-	URL      string
+	URL      string // of the application, over HTTP; empty for nowhere
+	GRPCAddr string // host:port of the application, over gRPC; then URL is told nothing
+	AgentURL string // is told of the messages of agents, beside the application; empty for nowhere
+	NodeID   uint16 // of this node, in message IDs
 	Secret   string // of the signature; empty for none
 	Events   []string
 	Interval time.Duration // that messages wait for others
@@ -100,7 +81,8 @@ func (o Options) QueueConfig() fabric.QueueConfig {
 type Hooks struct {
 	options Options
 	queue   fabric.Queue
-	client  *http.Client
+	app     sender // nil when the application is told of nothing
+	agents  sender // nil when nobody is told of the messages of agents
 
 	mu     sync.Mutex
 	online []string // logins and logouts that wait; guarded by mu
@@ -108,16 +90,39 @@ type Hooks struct {
 
 var _ im.Reports = (*Hooks)(nil)
 
-// New returns hooks that use a queue opened with QueueConfig.
-func New(options Options, queue fabric.Queue) *Hooks {
-	return &Hooks{options: options, queue: queue, client: &http.Client{
-		Timeout:       options.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+// New returns hooks that use a queue opened with QueueConfig. Close ends them.
+func New(options Options, queue fabric.Queue) (*Hooks, error) {
+	h := &Hooks{options: options, queue: queue}
+	var err error
+	switch {
+	case options.GRPCAddr != "": // as in the original, instead of HTTP
+		h.app, err = newGRPCSender(options)
+	case options.URL != "":
+		h.app, err = newHTTPSender(options, options.URL)
+	}
+	if err == nil && options.AgentURL != "" {
+		h.agents, err = newHTTPSender(options, options.AgentURL)
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
 }
 
+// Close drops the connections to the application, after Run has returned.
+func (h *Hooks) Close() error {
+	var errs []error
+	for _, s := range []sender{h.app, h.agents} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// wants tells whether the application is told of an event.
 func (h *Hooks) wants(event string) bool {
-	return len(h.options.Events) == 0 || slices.Contains(h.options.Events, event)
+	return h.app != nil && (len(h.options.Events) == 0 || slices.Contains(h.options.Events, event))
 }
 
 // Online implements im.Reports.
@@ -143,7 +148,7 @@ func (h *Hooks) Online(s im.OnlineStatus) {
 func (h *Hooks) Run(ctx context.Context, server *im.Server) error {
 	var all sync.WaitGroup
 	all.Go(func() { h.runOnline(ctx) })
-	if h.wants(EventStored) || h.wants(EventOffline) {
+	if h.wants(EventStored) || h.wants(EventOffline) || h.agents != nil {
 		for slot := range server.Journal().Slots() {
 			all.Go(func() { (&teller{h, server, slot, 0}).run(ctx) })
 		}
@@ -172,26 +177,35 @@ func (h *Hooks) runOnline(ctx context.Context) {
 		if len(list) == 0 {
 			continue
 		}
-		if err := h.enqueue(context.WithoutCancel(ctx), "", EventOnline, list); err != nil {
+		if err := h.enqueue(context.WithoutCancel(ctx), "", toApp, EventOnline, list); err != nil {
 			h.options.Dropped(DropOnline)
 			h.options.Logger.Warn("logins and logouts are not told", "count", len(list), "error", err)
 		}
 	}
 }
 
+// receiver is who gets a request.
+type receiver string
+
+const (
+	toApp    receiver = ""
+	toAgents receiver = "agents"
+)
+
 // job is a request to be sent.
 type job struct {
 	Event string          `json:"event"`
 	Body  json.RawMessage `json:"body"`
+	To    receiver        `json:"to,omitempty"`
 }
 
 // enqueue stores a request. One with an ID that was stored before is not stored again.
-func (h *Hooks) enqueue(ctx context.Context, id, event string, body any) error {
+func (h *Hooks) enqueue(ctx context.Context, id string, to receiver, event string, body any) error {
 	data, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	payload, err := json.Marshal(job{event, data})
+	payload, err := json.Marshal(job{event, data, to})
 	if err != nil {
 		return err
 	}
@@ -203,7 +217,7 @@ func (h *Hooks) enqueue(ctx context.Context, id, event string, body any) error {
 
 // send delivers one request.
 func (h *Hooks) send(ctx context.Context, queued fabric.Job) error {
-	err := h.post(ctx, queued)
+	err := h.try(ctx, queued)
 	if err != nil {
 		h.options.Sent("failed")
 		return err
@@ -212,220 +226,29 @@ func (h *Hooks) send(ctx context.Context, queued fabric.Job) error {
 	return nil
 }
 
-func (h *Hooks) post(ctx context.Context, queued fabric.Job) error {
+// errNobody says that who is to get a request is not configured any more.
+var errNobody = errors.New("the configuration names nobody who is told of it any more")
+
+func (h *Hooks) try(ctx context.Context, queued fabric.Job) error {
 	var j job
 	if err := json.Unmarshal(queued.Payload, &j); err != nil {
 		return fmt.Errorf("%w: %w", fabric.ErrGiveUp, err)
 	}
-	target, err := url.Parse(h.options.URL)
-	if err != nil {
-		return fmt.Errorf("%w: %w", fabric.ErrGiveUp, err)
+	to := h.app
+	if j.To == toAgents {
+		to = h.agents
 	}
-	query := target.Query()
-	query.Set("event", j.Event)
-	target.RawQuery = query.Encode()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(j.Body))
-	if err != nil {
-		return fmt.Errorf("%w: %w", fabric.ErrGiveUp, err)
+	if to == nil {
+		return fmt.Errorf("webhook %s: %w: %w", j.Event, fabric.ErrGiveUp, errNobody)
 	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set(DeliveryHeader, queued.ID)
+	r := request{delivery: queued.ID, event: j.Event, body: j.Body}
 	if h.options.Secret != "" {
-		request.Header.Set(SignatureHeader, Sign(h.options.Secret, j.Body))
+		r.signature = Sign(h.options.Secret, j.Body)
 	}
-	response, err := h.client.Do(request)
-	if err != nil {
+	if err := to.send(ctx, r); err != nil {
 		return fmt.Errorf("webhook %s: %w", j.Event, err)
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxAnswer))
-	_ = response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("webhook %s: the application answered %s", j.Event, response.Status)
-	}
 	return nil
-}
-
-// Sign returns the signature of a body.
-func Sign(secret string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	return hex.EncodeToString(mac.Sum(nil))
-}
-
-// teller tells of the messages of one slot while this node owns it. It reads the log behind a mark that
-// all nodes share, and moves the mark when what it read is in the queue: so nothing is left out when
-// the owner dies, and what is told twice has the same delivery number.
-type teller struct {
-	*Hooks
-	server *im.Server
-	slot   int
-	mark   uint64 // 0 when it is not known
-}
-
-func (t *teller) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		if !t.server.Owns(t.slot) {
-			t.mark = 0 // another moves it now
-			fabric.Pause(ctx, slotPause)
-			continue
-		}
-		told, err := t.tell(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			t.options.Logger.Warn("messages are not told yet", "slot", t.slot, "error", err)
-			t.mark = 0
-			fabric.Pause(ctx, slotPause)
-		case told < t.options.Batch:
-			fabric.Pause(ctx, t.options.Interval)
-		}
-	}
-}
-
-// tell hands the next messages to the queue and returns how many entries it read.
-func (t *teller) tell(ctx context.Context) (int, error) {
-	name := "webhook-" + strconv.Itoa(t.slot)
-	if t.mark == 0 {
-		mark, known, err := t.server.Registry().Mark(name)
-		if err != nil {
-			return 0, err
-		}
-		if !known { // webhooks are new here: what is old is not told
-			mark = t.server.Journal().Position(t.slot)
-			if err := t.server.Registry().SetMark(ctx, name, mark); err != nil {
-				return 0, err
-			}
-		}
-		t.mark = mark
-	}
-	if t.server.Journal().Position(t.slot) <= t.mark {
-		return 0, nil
-	}
-	list, last, err := t.server.Journal().Entries(ctx, t.slot, t.mark+1, t.options.Batch)
-	if err != nil || last == 0 {
-		return 0, err
-	}
-	if err := t.notify(ctx, list); err != nil {
-		return 0, err
-	}
-	for _, m := range list {
-		if err := t.offline(ctx, m); err != nil {
-			return 0, err
-		}
-	}
-	if err := t.server.Registry().SetMark(ctx, name, last); err != nil {
-		return 0, err
-	}
-	t.mark = last
-	return len(list), nil
-}
-
-func (t *teller) notify(ctx context.Context, list []*message.Message) error {
-	if len(list) == 0 || !t.wants(EventStored) {
-		return nil
-	}
-	var rows []api.Message
-	size := 0
-	for _, m := range list {
-		if size += len(m.Payload)*4/3 + rowSize; len(rows) > 0 && (size > maxBody || len(rows) == t.options.Batch) {
-			if err := t.notifyRows(ctx, rows); err != nil {
-				return err
-			}
-			rows, size = nil, len(m.Payload)*4/3+rowSize
-		}
-		rows = append(rows, api.View(m, ""))
-	}
-	return t.notifyRows(ctx, rows)
-}
-
-const (
-	// maxBody is about how large a request gets: the queue carries fabric.MaxValueSize.
-	maxBody = 300 << 10
-	// rowSize is more than a message takes beside its payload.
-	rowSize = 2 << 10
-)
-
-// notifyRows stores one request. Its number says which messages are in it: another number of them is
-// another request.
-func (t *teller) notifyRows(ctx context.Context, rows []api.Message) error {
-	first, last := rows[0].MessageID, rows[len(rows)-1].MessageID
-	id := "notify-" + strconv.FormatInt(first, 36) + "-" + strconv.FormatInt(last, 36)
-	err := t.enqueue(ctx, id, EventStored, rows)
-	if errors.Is(err, fabric.ErrTooLarge) && len(rows) == 1 { // told without its payload
-		t.options.Dropped(DropPayload)
-		rows[0].Payload = nil
-		err = t.enqueue(ctx, id, EventStored, rows)
-	}
-	return err
-}
-
-// offlineMessage is a message with those of its recipients who are not online.
-type offlineMessage struct {
-	api.Message
-	ToUIDs         []string `json:"to_uids,omitempty"`
-	Compress       string   `json:"compress,omitempty"`
-	CompressToUIDs string   `json:"compress_to_uids,omitempty"`
-	SourceID       uint16   `json:"source_id,omitempty"`
-}
-
-func (t *teller) offline(ctx context.Context, m *message.Message) error {
-	if !t.wants(EventOffline) {
-		return nil
-	}
-	away := t.server.Away(m)
-	if len(away) == 0 {
-		return nil
-	}
-	row := offlineMessage{Message: api.View(m, ""), ToUIDs: away}
-	if above := t.options.CompressAbove; above > 0 && len(away) > above {
-		packed, err := pack(away)
-		if err != nil {
-			return err
-		}
-		row.ToUIDs, row.Compress, row.CompressToUIDs = nil, "gzip", packed
-	}
-	err := t.enqueue(ctx, "offline-"+strconv.FormatInt(m.ID, 36), EventOffline, row)
-	if errors.Is(err, fabric.ErrTooLarge) { // a very large group: in parts
-		return t.offlineParts(ctx, m, row, away)
-	}
-	return err
-}
-
-// offlinePart is how many users a part of an offline message names.
-const offlinePart = 5000
-
-func (t *teller) offlineParts(ctx context.Context, m *message.Message, row offlineMessage, away []string) error {
-	row.Compress, row.CompressToUIDs = "", ""
-	if len(row.Payload)*4/3 > maxBody/2 {
-		t.options.Dropped(DropPayload)
-		row.Payload = nil
-	}
-	part := 0
-	for uids := range slices.Chunk(away, offlinePart) {
-		row.ToUIDs = uids
-		id := fmt.Sprintf("offline-%s-%d", strconv.FormatInt(m.ID, 36), part)
-		if err := t.enqueue(ctx, id, EventOffline, row); err != nil {
-			return err
-		}
-		part++
-	}
-	return nil
-}
-
-// pack compresses a list as the original does: base64 of the gzip of its JSON.
-func pack(uids []string) (string, error) {
-	data, err := json.Marshal(uids)
-	if err != nil {
-		return "", err
-	}
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	if _, err := w.Write(data); err != nil {
-		return "", err
-	}
-	if err := w.Close(); err != nil {
-		return "", err
-	}
-	return base64.StdEncoding.EncodeToString(out.Bytes()), nil
 }
 
 // DeadLetter is a request that was given up.

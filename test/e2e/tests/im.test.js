@@ -8,6 +8,7 @@ import { describe, it } from 'node:test';
 
 import { base64, group, person, RPC, startIM, User } from '../lib/im.js';
 import { unique } from '../lib/clients.js';
+import { startWebhookService } from '../lib/grpc.js';
 import { listen, readBody, startReceiver } from '../lib/receiver.js';
 import { eventually } from '../lib/wait.js';
 
@@ -324,7 +325,42 @@ describe('messaging tells the application', { concurrency: 2 }, () => {
     assert.deepEqual(await letters(), []);
   });
 
-  async function told(t, answer = () => 200, config = {}) {
+  it('over gRPC instead, if it is to', async (t) => {
+    const calls = [];
+    const address = await startWebhookService(t, (call, about) => {
+      calls.push({ event: call.event, body: String(call.data), about: about.getMap() });
+      return calls.length > 1 ? { status: 'Success' } : { status: 'Error' };
+    });
+    const { im, of } = await told(t, () => 200, {}, { webhook_grpc_addr: address, webhook_events: ['msg.notify'] });
+    const alice = await new User(t, im.ws, 'alice').connected();
+    await alice.send('hi', 'bob');
+    await eventually(() => calls.length === 2, 'the message is told again after it was not taken');
+    assert.deepEqual(calls[0], calls[1]);
+    assert.equal(calls[0].event, 'msg.notify');
+    assert.deepEqual(JSON.parse(calls[0].body).map((m) => [m.channel_id, m.from_uid, m.message_seq]), [['bob', 'alice', 1]]);
+    assert.equal(calls[0].about['x-parley-signature'], createHmac('sha256', secret).update(calls[0].body).digest('hex'));
+    assert.deepEqual(of('msg.notify'), [], 'nothing is told over HTTP');
+  });
+
+  it('of what agents are sent, at a place of its own', async (t) => {
+    const agents = await startReceiver(() => 200);
+    t.after(() => agents.close());
+    const { im, of } = await told(t, () => 200, {}, { agent_webhook_url: agents.url });
+    const alice = await new User(t, im.ws, 'alice').connected();
+    assert.equal((await alice.send('hi', 'bob')).reason, success);
+    assert.equal((await alice.send('hi robot', 'alice@robot', 11)).reason, success);
+    const request = await agents.requests.take();
+    assert.equal(request.path, '/?event=msg.notify');
+    assert.deepEqual(JSON.parse(request.rawBody).map((m) => [m.channel_id, m.channel_type]), [['alice@robot', 11]]);
+    const rows = () => of('msg.notify').flatMap((r) => r.json).map((m) => m.channel_id).sort().join();
+    await eventually(() => rows() === 'alice@robot,bob', 'the application is told of both');
+    await eventually(() => of('msg.offline').length > 0, 'who is away is told');
+    const [offline] = of('msg.offline');
+    assert.deepEqual([offline.json.channel_id, offline.json.to_uids], ['bob', ['bob']]);
+    assert.equal(String(offline.json.source_id), (await im.get('/varz')).body.server_id);
+  });
+
+  async function told(t, answer = () => 200, config = {}, more = {}) {
     const taken = [];
     const hooks = await startReceiver((request) => {
       const status = answer();
@@ -332,7 +368,7 @@ describe('messaging tells the application', { concurrency: 2 }, () => {
       return status;
     });
     t.after(() => hooks.close());
-    const im = await startIM(t, { webhook_url: `${hooks.url}/?from=parley`, webhook_secret: secret, webhook_interval: '20ms' }, config);
+    const im = await startIM(t, { webhook_url: `${hooks.url}/?from=parley`, webhook_secret: secret, webhook_interval: '20ms', ...more }, config);
     return { im, of: (event) => taken.filter((r) => r.path === `/?event=${event}&from=parley`) };
   }
 

@@ -125,7 +125,7 @@ func sample(f field[Config]) string {
 		return "3"
 	case "im.retention":
 		return "2:720h:100:0"
-	case "im.webhook_url", "im.agent_webhook_url":
+	case "im.webhook_url", "im.agent_webhook_url", "im.datasource_url":
 		return "https://app.example.com/hook"
 	case "im.webhook_grpc_addr":
 		return "app.example.com:6979"

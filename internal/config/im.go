@@ -39,7 +39,8 @@ type IM struct {
 	ExternalWSSAddr string
 	IntranetTCPAddr string
 
-	DatasourceURL string
+	DatasourceURL         string
+	DatasourceChannelInfo bool
 
 	WebhookURL           string
 	WebhookGRPCAddr      string
@@ -132,8 +133,11 @@ var imOptions = []field[Config]{
 		"host:port that those who ask with intranet=1 are told for TCP; empty for this node's.",
 		func(c *Config) *string { return &c.IM.IntranetTCPAddr }),
 	option("im.datasource_url", "", stringKind,
-		"Asked for the members, lists and flags of channels that nobody has told of; empty for nowhere.",
-		func(c *Config) *string { return &c.IM.DatasourceURL }),
+		"Asked for the members and lists of channels that nobody has told of; empty for nowhere.",
+		func(c *Config) *string { return &c.IM.DatasourceURL }, isOptionalURL),
+	option("im.datasource_channel_info", "false", boolKind,
+		"Ask it for the flags of such channels as well (getChannelInfo).",
+		func(c *Config) *bool { return &c.IM.DatasourceChannelInfo }),
 	option("im.webhook_url", "", stringKind,
 		"Where the application is told of messages and logins; empty for nowhere.",
 		func(c *Config) *string { return &c.IM.WebhookURL }, isOptionalURL),

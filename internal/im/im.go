@@ -55,8 +55,10 @@ type Options struct {
 	// Reports takes what webhooks tell; nil is nobody.
 	Reports Reports
 
-	// Datasource is the URL that is asked for channels that nobody has told of; empty for none.
-	Datasource string
+	// Datasource is the URL that is asked for channels that nobody has told of; empty for none. For
+	// their flags it is asked only if DatasourceInfo says so: not every application answers that.
+	Datasource     string
+	DatasourceInfo bool
 
 	TokenAuth       bool // clients have to prove themselves
 	ManagerUID      string
@@ -116,7 +118,7 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	s.hub = newHub(s)
 	s.workers = newWorkers()
 	if options.Datasource != "" {
-		s.source = newSource(s, options.Datasource)
+		s.source = newSource(s)
 	}
 	var err error
 	if s.index, err = index.Open(options.Dir, options.Logger); err != nil {

@@ -29,7 +29,6 @@ const (
 // asked once.
 type source struct {
 	server *Server
-	url    string
 	client *http.Client
 	slots  chan struct{}
 
@@ -41,10 +40,10 @@ type source struct {
 	running sync.WaitGroup
 }
 
-func newSource(s *Server, url string) *source {
+func newSource(s *Server) *source {
 	life, end := context.WithCancel(context.Background())
 	return &source{
-		life: life, end: end, server: s, url: url, client: &http.Client{Timeout: sourceTimeout}, slots: make(chan struct{}, sourceSlots),
+		life: life, end: end, server: s, client: &http.Client{Timeout: sourceTimeout}, slots: make(chan struct{}, sourceSlots),
 		waiting: map[message.Channel][]func(){},
 	}
 }
@@ -100,8 +99,10 @@ func (o *source) fetch(c message.Channel) {
 func (o *source) keep(ctx context.Context, c message.Channel) error {
 	about := map[string]any{"channel_id": c.ID, "channel_type": c.Type}
 	var info struct{ Large, Ban, Disband json.Number }
-	if err := o.ask(ctx, "getChannelInfo", about, &info); err != nil {
-		return err
+	if o.server.options.DatasourceInfo {
+		if err := o.ask(ctx, "getChannelInfo", about, &info); err != nil {
+			return err
+		}
 	}
 	head, err := o.server.journal.Head(c)
 	if err != nil {
@@ -161,7 +162,7 @@ func (o *source) ask(ctx context.Context, cmd string, data, answer any) error {
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, o.url, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, o.server.options.Datasource, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ask the datasource: %w", err)
 	}

@@ -239,7 +239,8 @@ func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {
 		Owner: func(int) (string, bool) { return "self", true },
 		Nodes: func() []string { return nil },
 
-		Datasource: c.DatasourceURL, TokenAuth: c.TokenAuth, ManagerUID: c.ManagerUID, Encryption: c.Encryption, JSONRPC: c.JSONRpc,
+		Datasource: c.DatasourceURL, DatasourceInfo: c.DatasourceChannelInfo, TokenAuth: c.TokenAuth,
+		ManagerUID: c.ManagerUID, Encryption: c.Encryption, JSONRPC: c.JSONRpc,
 		PersonAllowList: c.PersonAllowlist, ConnectTimeout: imFirstFrame, IdleTimeout: c.IdleTimeout,
 		RetryInterval: c.RetryInterval, RetryMax: c.RetryAttempts, MaxPendingSends: c.MaxPendingSends,
 		Logger: n.log.With("part", "im"), Metrics: im.NewMetrics(n.config.Metrics.Prefix, n.metrics.Lost),

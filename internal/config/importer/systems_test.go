@@ -186,10 +186,11 @@ func TestWuKongIM(t *testing.T) {
 		{name: "ports", files: []File{text("wk.yaml", "cluster:\n  addr: tcp://127.0.0.1:12000\n  serverAddr: 10.0.0.1:12001\n")},
 			want: map[string]string{"cluster.bind_host": "127.0.0.1", "cluster.bind_port": "12000",
 				"cluster.advertise_host": "10.0.0.1", "cluster.advertise_port": "12001"}},
-		{name: "webhooks", files: []File{text("wk.yaml", "webhook:\n  httpAddr: http://app/hook\n  grpcAddr: app:6979\n"+
-			"agent:\n  webhook: {httpAddr: http://agents/hook}\n")},
+		{name: "webhooks and the datasource", files: []File{text("wk.yaml", "webhook:\n  httpAddr: http://app/hook\n  grpcAddr: app:6979\n"+
+			"agent:\n  webhook: {httpAddr: http://agents/hook}\ndatasource: {addr: http://app/data, channelInfoOn: true}\n")},
 			want: map[string]string{"im.webhook_url": "http://app/hook", "im.webhook_grpc_addr": "app:6979",
-				"im.agent_webhook_url": "http://agents/hook"}},
+				"im.agent_webhook_url": "http://agents/hook", "im.datasource_url": "http://app/data",
+				"im.datasource_channel_info": "true"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, c.run)

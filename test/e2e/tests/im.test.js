@@ -189,11 +189,14 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
 
   it('asks the datasource for what nobody has told of', async (t) => {
     const asked = [];
-    const answers = { getSystemUIDs: ['root'], getChannelInfo: { large: 0, ban: 0, disband: 0 }, getSubscribers: ['alice', 'bob'], getBlacklist: ['bob'], getWhitelist: [] };
+    const info = { closed: { large: 0, ban: 1, disband: 0 } };
+    const answers = { getSystemUIDs: ['root'], getSubscribers: ['alice', 'bob'], getBlacklist: ['bob'], getWhitelist: [] };
     const site = await listen(async (request, response) => {
       const { cmd, data } = JSON.parse(await readBody(request));
       asked.push(`${cmd} ${data.channel_id ?? ''}`);
-      response.end(JSON.stringify(answers[cmd]));
+      const answer = answers[cmd] ?? info[data.channel_id];
+      if (!answer) response.statusCode = 404; // as one that has no getChannelInfo
+      response.end(JSON.stringify(answer ?? {}));
     });
     t.after(() => site.close());
     const im = await startIM(t, { datasource_url: site.url });
@@ -204,6 +207,10 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     assert.equal((await eve.send('no', 'old', group)).reason, 3);
     assert.equal((await root.send('I may', 'old', group)).reason, success);
     assert.equal(asked.filter((question) => question === 'getSubscribers old').length, 1, 'it is asked once');
+    assert.ok(!asked.includes('getChannelInfo old'), 'it is not asked for flags');
+    const other = await startIM(t, { datasource_url: site.url, datasource_channel_info: true });
+    const member = await new User(t, other.ws, 'alice').connected();
+    assert.equal((await member.send('no', 'closed', group)).reason, 19);
     assert.equal((await im.get('/varz')).body.connections, 4);
   });
 

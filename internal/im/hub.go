@@ -35,7 +35,10 @@ type user struct {
 }
 
 // audience is the users here who are members of a channel.
-type audience struct{ users map[*user]struct{} }
+type audience struct {
+	users map[*user]struct{}
+	since time.Time // when it was found
+}
 
 func newHub(s *Server) *hub {
 	return &hub{
@@ -236,7 +239,7 @@ func (h *hub) audience(c message.Channel) *audience {
 	if a := h.audiences[c]; a != nil {
 		return a
 	}
-	a := &audience{users: map[*user]struct{}{}}
+	a := &audience{users: map[*user]struct{}{}, since: time.Now()}
 	err := h.server.registry.Each(registry.Members, c, func(m registry.Member) bool {
 		if u := h.users[m.UID]; u != nil {
 			a.users[u] = struct{}{}

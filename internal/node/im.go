@@ -29,7 +29,6 @@ type messaging struct {
 	server *im.Server
 	number fabric.Lock          // of this node in message IDs
 	online *directory.Directory // nil for a node of its own
-	id     string               // of this node in message IDs
 	hooks  *hook.Hooks          // nil when the application is not told of anything
 	http   face                 // of the HTTP API
 	ws     face                 // of clients over WebSocket
@@ -146,7 +145,6 @@ func (n *Node) startIM(ctx, background context.Context) error {
 	}
 	options := n.imOptions(number, signal)
 	options.ManagerToken = token
-	n.im.id = strconv.Itoa(int(number))
 	if n.cluster != nil {
 		if err := n.openOnline(ctx); err != nil {
 			return err
@@ -191,8 +189,7 @@ func (n *Node) startIM(ctx, background context.Context) error {
 		Token: token, MaxBody: n.config.HTTP.MaxBody, Addresses: n.imAddresses, CommandSync: n.config.IM.CommandSync,
 		Health: n.imHealth, Logger: n.log.With("part", "im"),
 		Node: imapi.Node{
-			ID: n.im.id, Name: n.config.Node.Name, Version: Version(), Started: time.Now(), TCP: n.Address("im-tcp"),
-			WS: n.Address("im-ws"),
+			ID: number, Name: n.config.Node.Name, Version: Version(), Started: time.Now(), ManagerUID: n.config.IM.ManagerUID,
 		},
 	}
 	if n.im.hooks != nil {

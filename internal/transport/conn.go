@@ -123,6 +123,13 @@ func (c *Conn) Send(f *websocket.Frame) bool {
 	return true
 }
 
+// Waiting returns how many bytes wait for the peer.
+func (c *Conn) Waiting() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waiting()
+}
+
 // waiting returns how many bytes wait for the peer; c.mu is held.
 func (c *Conn) waiting() int64 {
 	n := c.handed.Load()

@@ -108,9 +108,10 @@ func New(server *im.Server, options Options) *API {
 		"POST /conversation/syncMessages":         a.syncMessages,
 		"GET /varz":                               a.varz,
 		"GET /varz/setting":                       a.varzSetting,
-		"GET /migrate/result":                     a.nothing,
+		"GET /migrate/result":                     a.migrateResult,
+		"GET /tag":                                a.tag,
 		"GET /tags":                               a.tags,
-		"POST /tag/remove":                        a.nothing,
+		"POST /tag/remove":                        a.tagRemove,
 		"POST /webhook/replay":                    a.replay,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, handle) })

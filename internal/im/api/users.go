@@ -3,8 +3,6 @@ package api
 import (
 	"io"
 	"net/http"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/parleyio/parley/internal/im"
@@ -168,31 +166,6 @@ func (a *API) kickConn(c *call) (any, error) {
 	}
 	a.server.KickConn(q.UID, q.ConnID)
 	return nil, nil
-}
-
-// maxConnections bounds a page of /connz.
-const maxConnections = 1000
-
-func (a *API) connections(c *call) (any, error) {
-	query := c.request.URL.Query()
-	offset, _ := strconv.Atoi(query.Get("offset"))
-	limit, err := strconv.Atoi(query.Get("limit"))
-	if err != nil {
-		limit = 20
-	}
-	limit = max(0, min(limit, maxConnections))
-	list := a.server.Connections(query.Get("uid"))
-	slices.SortFunc(list, func(x, y im.Connection) int { return x.Since.Compare(y.Since) })
-	total := len(list)
-	offset = max(0, min(offset, total))
-	list = list[offset:min(total, offset+limit)]
-	return bare{struct {
-		Connections []im.Connection `json:"connections"`
-		Now         time.Time       `json:"now"`
-		Total       int             `json:"total"`
-		Offset      int             `json:"offset"`
-		Limit       int             `json:"limit"`
-	}{list, time.Now(), total, offset, limit}}, nil
 }
 
 func (a *API) route(c *call) (any, error) {

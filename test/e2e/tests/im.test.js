@@ -143,6 +143,54 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     assert.ok(bad.code === 200 || bad.code === 400);
   });
 
+  it('tells the application of connections, tags and the node', async (t) => {
+    const im = await startIM(t);
+    const alice = await new User(t, im.ws, 'alice').connected();
+    await new User(t, im.ws, 'bob').connected();
+    await im.post('/channel', { channel_id: 'g', channel_type: group, subscribers: ['alice', 'bob', 'carol'] });
+    await alice.send('hi', 'g', group);
+    const { body: varz } = await im.get('/varz?show=conn&conn_limit=1');
+    assert.deepEqual(Object.keys(varz).sort(), [
+      ...['api_url', 'commit', 'commit_date', 'connections', 'conns', 'conversation_cache_count', 'cpu', 'goroutine', 'in_bytes'],
+      ...['in_msgs', 'manager_addr', 'manager_on', 'manager_token_on', 'manager_uid', 'mem', 'out_bytes', 'out_msgs', 'retry_queue'],
+      ...['server_id', 'server_name', 'slow_clients', 'tcp_addr', 'tree_state', 'uptime', 'user_handler_conn_count'],
+      ...['user_handler_count', 'version', 'ws_addr', 'wss_addr'],
+    ]);
+    assert.deepEqual([varz.connections, varz.user_handler_count, varz.manager_token_on, varz.manager_uid], [2, 2, 1, '____manager']);
+    assert.deepEqual(varz.conns.map((c) => c.uid), ['alice'], 'who sent most comes first');
+
+    const { body: connz } = await im.get('/connz?sort=inMsgDesc');
+    assert.deepEqual(Object.keys(connz.connections[0]).sort(), [
+      ...['device', 'device_id', 'id', 'idle', 'in_msg_bytes', 'in_msgs', 'in_packet_bytes', 'in_packets', 'ip', 'last_activity'],
+      ...['leader_id', 'node_id', 'out_msg_bytes', 'out_msgs', 'out_packet_bytes', 'out_packets', 'pending_bytes', 'port'],
+      ...['proxy_type_format', 'uid', 'uptime', 'version'],
+    ]);
+    assert.equal(typeof connz.connections[0].port, 'number');
+    const order = async (sort) => (await im.get(`/connz?sort=${sort}`)).body.connections.map((c) => c.uid).join();
+    assert.deepEqual([await order('inMsg'), await order('inMsgDesc'), await order('idDesc')], ['bob,alice', 'alice,bob', 'bob,alice']);
+    assert.equal((await im.get('/connz?sort=color')).code, 400);
+    const self = varz.server_id;
+    assert.equal((await im.get(`/connz?node_id=${self}`)).code, 200);
+    for (const route of ['connz', 'varz', 'tags']) assert.equal((await im.get(`/${route}?node_id=${Number(self) + 1}`)).code, 400);
+
+    const { body: tag } = await im.get('/tag?channel_id=g&channel_type=2');
+    const { created_at, ...rest } = tag;
+    assert.match(created_at, /^\d{4}-\d\d-\d\d \d\d:\d\d$/);
+    const [{ leader_id, slot_ids, ...node }] = rest.nodes;
+    assert.deepEqual([String(leader_id), slot_ids.length, node], [self, 1, { uid_count: 2, uids: ['alice', 'bob'] }]);
+    assert.deepEqual({ ...rest, nodes: [] }, {
+      key: '2:g', channel_id: 'g', channel_type: group, nodes: [], expire_at: '', last_get_at: '', node_version: 0, get_count: 0,
+    });
+    assert.deepEqual((await im.get('/tag?tag_key=2:g')).body, tag);
+    assert.deepEqual((await im.get('/tags')).body, [tag]);
+    assert.deepEqual(await im.get('/tag?channel_id=nobody&channel_type=2'), { code: 400, body: { msg: 'tag not found', status: 400 } });
+    assert.deepEqual(await im.post('/tag/remove', { tag_key: '2:g' }), ok);
+    assert.deepEqual((await im.get('/tags')).body, []);
+    await alice.send('again', 'g', group);
+    assert.deepEqual((await im.get('/tags?channel_id=g&channel_type=2')).body[0].nodes[0].uids, ['alice', 'bob'], 'it is found anew');
+    assert.equal((await im.get('/migrate/result')).body.status, 'completed');
+  });
+
   it('ends the connections that a master device replaces', async (t) => {
     const im = await startIM(t, { token_auth: true });
     const token = (level) => im.post('/user/token', { uid: 'alice', token: 't', device_flag: 1, device_level: level });

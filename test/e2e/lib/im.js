@@ -19,17 +19,21 @@ const directory = mkdtempSync(path.join(os.tmpdir(), 'parley-im-sdk-'));
 const bundle = path.join(directory, 'sdk.cjs');
 
 // The package imports its own files without extensions, which Node does not find.
-buildSync({
+const bundled = (options) => buildSync({
   stdin: {
     contents: `export { default } from 'wukongimjssdk'; export * from 'wukongimjssdk/lib/sdk.js';`,
     resolveDir: path.join(here, '..'),
   },
   bundle: true,
-  platform: 'node',
-  format: 'cjs',
-  outfile: bundle,
   logLevel: 'error',
+  ...options,
 });
+bundled({ platform: 'node', format: 'cjs', outfile: bundle });
+
+/** The client as a script for pages, which have it as window.WK. */
+export const scriptForPages = () =>
+  bundled({ platform: 'browser', format: 'iife', globalName: 'WK', write: false }).outputFiles[0].text;
+
 globalThis.WebSocket = WebSocket;
 // The client's timers never end, and would keep the process of the tests.
 const { setInterval } = globalThis;

@@ -2,18 +2,10 @@ package cluster
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
+	"encoding/base64"
 	"fmt"
-	"io"
-	"maps"
 	"net"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -84,76 +76,6 @@ func (c *chatter) read() (wire.Packet, error) {
 	}
 }
 
-// talk is what senders and receivers of a group have seen.
-type talk struct {
-	*nodes
-	token string
-	group string
-
-	mu       sync.Mutex
-	acked    map[string]uint64   // by the sender's number
-	received map[string][]uint64 // by receiver
-	lost     []string            // receivers whose connection ended
-	last     time.Time           // of the last acknowledgement
-	longest  time.Duration       // without one
-}
-
-func (c *talk) post(n *node, path string, body any, into any) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequest(http.MethodPost, "http://"+process.Address(n.port+imHTTP)+path, bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("token", c.token)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %d %s", path, response.StatusCode, text)
-	}
-	if err == nil && into != nil {
-		err = json.Unmarshal(text, into)
-	}
-	return err
-}
-
-// listen receives until the end; a connection of a survivor must not end.
-func (c *talk) listen(n *node, uid string, survives bool, end <-chan struct{}) {
-	client, err := chat(n, uid)
-	if err != nil {
-		c.Error(err)
-		return
-	}
-	go func() { <-end; _ = client.Close() }()
-	for {
-		p, err := client.read()
-		if err != nil {
-			select {
-			case <-end:
-			default:
-				if survives {
-					c.mu.Lock()
-					c.lost = append(c.lost, uid+": "+err.Error())
-					c.mu.Unlock()
-				}
-			}
-			return
-		}
-		if recv, is := p.(*wire.Recv); is {
-			client.write(&wire.Recvack{MessageID: recv.MessageID, MessageSeq: recv.MessageSeq})
-			c.mu.Lock()
-			c.received[uid] = append(c.received[uid], recv.MessageSeq)
-			c.mu.Unlock()
-		}
-	}
-}
-
 // say sends one message and waits for its number; 0 when it is to be sent again.
 func (c *chatter) say(group, no string) (uint64, error) {
 	send := &wire.Send{Flags: wire.RedDot, ClientSeq: 1, ClientMsgNo: no, ChannelID: group, ChannelType: 2, Payload: []byte(no)}
@@ -177,131 +99,121 @@ func (c *chatter) say(group, no string) (uint64, error) {
 	}
 }
 
-// A node is killed while three clients send to a group: what was acknowledged is there once, on every
-// node, under the number that was told, no number is missing, and clients of the others go on
-// receiving over the connections that they have.
+// Each node in turn is killed while three clients send to a group, and started again: what was
+// acknowledged is there once, on every node, under the number that was told, no number is missing, and
+// clients of the others go on receiving over the connections that they have. Who has read how much is
+// exact.
 func TestMessagesOverKill(t *testing.T) {
 	t.Parallel()
-	c := &talk{nodes: start(t, "[im]\nenabled = true\nhost = \"127.0.0.1\"\n"), group: "g",
-		acked: map[string]uint64{}, received: map[string][]uint64{}, last: time.Now()}
-	token, err := os.ReadFile(filepath.Join(c.dir, "node1", "im-token"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.token = strings.TrimSpace(string(token))
-	members := []string{"s0", "s1", "s2", "r0", "r1", "r2"}
-	if err := c.post(c.list[0], "/channel", map[string]any{
-		"channel_id": c.group, "channel_type": 2, "subscribers": members,
-	}, nil); err != nil {
-		t.Fatal(err)
-	}
-	const victim = 1
-	end := make(chan struct{})
-	var listening, sending sync.WaitGroup
-	for i := range count {
-		listening.Go(func() { c.listen(c.list[i], fmt.Sprintf("r%d", i), i != victim, end) })
-	}
-	eventually(t, "receivers are online", func() bool {
-		var online []struct{}
-		return c.post(c.list[0], "/user/onlinestatus", []string{"r0", "r1", "r2"}, &online) == nil && len(online) == 3
+	newTalk(t).inTurn(func(c *talk, n *node) {
+		n.Kill()
+		c.acknowledges(100) // without the node
 	})
-	until := time.Now().Add(8 * time.Second)
-	for i := range count {
-		sending.Go(func() { c.send(i, fmt.Sprintf("s%d", i), until) })
+}
+
+// Each node in turn is stopped as a process manager does it, and started again: the same holds.
+func TestMessagesOverRestarts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestMessagesOverKill does the same with kills")
 	}
-	time.Sleep(2 * time.Second) // of steady sending
-	c.list[victim].Kill()
-	sending.Wait()
-	t.Logf("%d messages are acknowledged, the longest time without one is %v", len(c.acked), c.longest)
-	c.check(victim)
-	close(end)
-	listening.Wait()
-	if len(c.lost) > 0 {
-		t.Errorf("connections of survivors ended: %v", c.lost)
+	t.Parallel()
+	newTalk(t).inTurn(func(_ *talk, n *node) {
+		if code := n.Terminate(); code != 0 {
+			t.Errorf("%s ended with %d", n.name, code)
+		}
+	})
+}
+
+// inTurn ends each node under steady sending and starts it again.
+func (c *talk) inTurn(end func(c *talk, n *node)) {
+	hearers := c.listen(c.list...)
+	for i, n := range c.list {
+		stop := c.send()
+		c.acknowledges(100)
+		end(c, n)
+		n.start()
+		c.together(c.list...)
+		c.acknowledges(100)
+		stop()
+		c.check(c.list, append(slices.Clone(hearers[:i]), hearers[i+1:]...))
+		hearers[i] = c.listen(n)[0]
 	}
 }
 
-// send sends messages one by one, each until it is acknowledged, on whichever node lets it in.
-func (c *talk) send(first int, uid string, until time.Time) {
-	var client *chatter
-	at := first
-	for i := 0; time.Now().Before(until); i++ {
-		no := fmt.Sprintf("%s-%d", uid, i)
-		for seq := uint64(0); seq == 0; {
+// A fourth node comes, and two of the first three go, one after the other: the first is forgotten, so
+// that the newcomer takes its place, and the second is just away. What nobody has touched since is
+// still there, on the newcomer too.
+func TestMessagesMoveToFourthNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long to forget a node")
+	}
+	t.Parallel()
+	c := newTalk(t)
+	type quiet struct {
+		uid, channel string
+		kind         int
+		said         []said
+	}
+	untouched := []*quiet{{uid: "ann", channel: "library", kind: 2}, {uid: "ann", channel: "bea", kind: 1}}
+	c.must(c.list[0], "/channel", map[string]any{"channel_id": "library", "channel_type": 2, "subscribers": []string{"ann", "bea"}}, nil)
+	for _, q := range untouched {
+		for i := range 20 {
+			c.must(c.list[i%count], "/message/send", map[string]any{"from_uid": q.uid, "channel_id": q.channel, "channel_type": q.kind,
+				"client_msg_no": fmt.Sprintf("%s-%d", q.channel, i), "payload": base64.StdEncoding.EncodeToString([]byte(q.channel))}, nil)
+		}
+		eventually(t, "the node that is asked has read what others stored", func() bool {
 			var err error
-			if client == nil {
-				if client, err = chat(c.list[at%count], uid); err != nil {
-					client = nil
-					at++
-					time.Sleep(20 * time.Millisecond) // between tries
-					continue
+			q.said, err = c.history(c.list[0], q.uid, q.channel, q.kind)
+			return err == nil && len(q.said) == 20
+		})
+	}
+	same := func(list ...*node) {
+		t.Helper()
+		for _, n := range list {
+			for _, q := range untouched {
+				if all, err := c.history(n, q.uid, q.channel, q.kind); err != nil || !slices.Equal(all, q.said) {
+					t.Errorf("%s has other messages of %s: %v, %v", n.name, q.channel, all, err)
 				}
 			}
-			if seq, err = client.say(c.group, no); err != nil {
-				_ = client.Close()
-				client, seq = nil, 0
-				at++
-				continue
-			}
-			if seq > 0 {
-				c.mu.Lock()
-				c.acked[no] = seq
-				c.longest = max(c.longest, time.Since(c.last))
-				c.last = time.Now()
-				c.mu.Unlock()
-			}
 		}
 	}
-	if client != nil {
-		_ = client.Close()
+	// step does something while messages are sent, which survivors hear, and checks those who are left.
+	step := func(what func(), survivors ...*node) {
+		t.Helper()
+		hearers := c.listen(survivors...)
+		stop := c.send()
+		c.acknowledges(50)
+		what()
+		c.acknowledges(50)
+		stop()
+		c.check(c.list, hearers)
+		same(c.list...)
 	}
-}
-
-// check compares what survivors have with what was acknowledged and received.
-func (c *talk) check(victim int) {
-	for i, n := range c.list {
-		if i == victim {
-			continue
+	first, second, third := c.list[0], c.list[1], c.list[2]
+	fourth := c.node(count)
+	step(func() {
+		fourth.start()
+		c.together(first, second, third, fourth)
+		c.serves(first, second, third, fourth)
+	}, first, second, third)
+	same(fourth)
+	step(func() {
+		c.serves(second, third, fourth)
+		if code := first.Terminate(); code != 0 {
+			t.Errorf("%s ended with %d", first.name, code)
 		}
-		var page struct {
-			Messages []struct {
-				Seq uint64 `json:"message_seq"`
-				No  string `json:"client_msg_no"`
-			} `json:"messages"`
+		if _, err := c.command("cluster", "forget", first.name, "--server", second.url()); err != nil {
+			t.Fatal(err)
 		}
-		eventually(c.T, n.name+" has all messages", func() bool {
-			err := c.post(n, "/channel/messagesync", map[string]any{
-				"login_uid": "s0", "channel_id": c.group, "channel_type": 2, "limit": 10000, "pull_mode": 1,
-			}, &page)
-			return err == nil && len(page.Messages) >= len(c.acked)
+		eventually(t, "the newcomer has copies of everything", func() bool {
+			view := second.view()
+			return view.Engine.Healthy && view.Replicas.Have == count && view.Replicas.Stores == count && len(view.Replicas.Behind) == 0
 		})
-		found := map[string]uint64{}
-		for i, m := range page.Messages {
-			if m.Seq != uint64(i+1) {
-				c.Fatalf("%s: message %d has the number %d", n.name, i+1, m.Seq)
-			}
-			if found[m.No] != 0 {
-				c.Errorf("%s: %s is there twice", n.name, m.No)
-			}
-			found[m.No] = m.Seq
+	}, second, third, fourth)
+	step(func() {
+		c.serves(third, fourth)
+		if code := second.Terminate(); code != 0 {
+			t.Errorf("%s ended with %d", second.name, code)
 		}
-		if !maps.Equal(found, c.acked) {
-			c.Errorf("%s: %d messages are there, %d were acknowledged", n.name, len(found), len(c.acked))
-		}
-		uid := fmt.Sprintf("r%d", i)
-		eventually(c.T, uid+" has received all", func() bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return len(c.received[uid]) >= len(page.Messages)
-		})
-		c.mu.Lock()
-		got := slices.Clone(c.received[uid])
-		c.mu.Unlock()
-		for i, seq := range got {
-			if seq != uint64(i+1) {
-				c.Errorf("%s received message %d as number %d", uid, seq, i+1)
-				break
-			}
-		}
-	}
+	}, third, fourth)
 }

@@ -95,8 +95,7 @@ secret = %q
 		t.Fatal(err)
 	}
 	for i := range count {
-		n := &node{name: fmt.Sprintf("node%d", i+1), port: c.base + i, cluster: c, number: i}
-		n.admin = &admin.Client{Server: n.url(), Token: adminToken}
+		n := c.node(i)
 		n.start()
 		c.list = append(c.list, n)
 	}
@@ -104,6 +103,13 @@ secret = %q
 		eventually(t, n.name+" is ready", func() bool { return n.ready() && n.sees("ready") == count })
 	}
 	return c
+}
+
+// node is one that is not started yet.
+func (c *nodes) node(i int) *node {
+	n := &node{name: fmt.Sprintf("node%d", i+1), port: c.base + i, cluster: c, number: i}
+	n.admin = &admin.Client{Server: n.url(), Token: adminToken}
+	return n
 }
 
 func (c *nodes) clusterPort(i int) int { return c.base + 30 + 2*i }

@@ -24,7 +24,8 @@ type log struct {
 }
 
 func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, error) {
-	l := &log{provider: p, name: config.Name, prefix: p.subject("log", config.Name), sender: &sender{provider: p}}
+	l := &log{provider: p, name: config.Name, prefix: p.subject("log", config.Name)}
+	l.sender = &sender{provider: p, stream: p.stream("log", config.Name)}
 	limit := func(n int64) int64 {
 		if n == 0 {
 			return -1

@@ -15,13 +15,22 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
-// sendSweep is between two looks for sends that nobody answered.
-const sendSweep = 500 * time.Millisecond
+const (
+	// sendSweep is between two looks for sends that nobody answered.
+	sendSweep = 250 * time.Millisecond
+	// electedGrace is how long after a stream has got another leader what was sent before may still be
+	// answered: what its old leader took along never is.
+	electedGrace = 500 * time.Millisecond
+	// subjectElected is where servers tell that a stream has another leader; the name of the stream is
+	// behind it ("JetStream advisories" in NATS's documentation).
+	subjectElected = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
+)
 
 // sender sends to one log without waiting, each entry with the expectation of what is before it. One
 // connection keeps the order, and the answers come to one inbox.
 type sender struct {
 	provider *Provider
+	stream   string
 
 	mu       sync.Mutex // guards the following fields, and the order of what is published
 	inbox    string     // before the number of a send; empty until the first
@@ -94,8 +103,23 @@ func (s *sender) listen() error {
 	if err := sub.SetPendingLimits(-1, -1); err != nil { // as many as were sent
 		return err
 	}
+	if _, err := s.provider.conn.Subscribe(subjectElected+s.stream, s.elected); err != nil {
+		return errors.Join(err, sub.Unsubscribe())
+	}
 	s.inbox, s.waiting = inbox, map[uint64]sending{}
 	return nil
+}
+
+// elected has what was sent to an old leader fail soon.
+func (s *sender) elected(*natsgo.Msg) {
+	until := time.Now().Add(electedGrace)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for number, one := range s.waiting {
+		if one.until.After(until) {
+			s.waiting[number] = sending{one.done, until}
+		}
+	}
 }
 
 // answered takes the server's answer to a send.
@@ -148,7 +172,7 @@ func (s *sender) sweep() {
 		time.AfterFunc(sendSweep, s.sweep)
 	}
 	s.mu.Unlock()
-	err := fmt.Errorf("%w: no answer within %v", fabric.ErrUnavailable, fabric.SendTimeout)
+	err := fmt.Errorf("%w: no answer within %v, or since another leader was elected", fabric.ErrUnavailable, fabric.SendTimeout)
 	if s.provider.life.Err() != nil {
 		err = fabric.ErrClosed
 	}

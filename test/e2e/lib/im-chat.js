@@ -1,6 +1,7 @@
 // Users of the real client talk through a balancer while one node is killed:
-//   node im-chat.js <ws url> <api url> <tcp port> <process id of the node>
-// It ends with an error when something is not as it should be.
+//   node im-chat.js <ws url, or "route" to ask the API> <api url> <host:port of TCP> <process id of the node>
+// IM_TOKEN is the token of the API, if it asks for one. It ends with an error when something is not as
+// it should be.
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
@@ -8,12 +9,17 @@ import net from 'node:net';
 import { imOf, User } from './im.js';
 import { eventually } from './wait.js';
 
-const [ws, api, tcpPort, pid] = process.argv.slice(2);
+const [given, api, tcp, pid] = process.argv.slice(2);
 const t = { after: () => {} };
 const im = { ...imOf({}, ''), api };
-im.post = async (route, body) => (await fetch(api + route, {
-  method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body),
-})).json();
+const headers = { 'Content-Type': 'application/json', token: process.env.IM_TOKEN ?? '' };
+im.post = async (route, body) => (await fetch(api + route, { method: 'POST', headers, body: JSON.stringify(body) })).json();
+let ws = given;
+if (given === 'route') {
+  const told = await (await fetch(`${api}/route?uid=anna`, { headers })).json();
+  assert.equal(told.tcp_addr, tcp);
+  ws = told.ws_addr;
+}
 
 const uids = ['anna', 'ben', 'carl', 'dora', 'emil', 'fay'];
 assert.deepEqual(await im.post('/channel', { channel_id: 'g', channel_type: 2, subscribers: uids }), { status: 200 });
@@ -22,7 +28,8 @@ for (const uid of uids) users.push(await new User(t, ws, uid).connected());
 
 // TCP through the stream part, which puts a PROXY header in front: an answer shows that it is read.
 await new Promise((resolve, reject) => {
-  const socket = net.connect(Number(tcpPort), '127.0.0.1', () => socket.write('{"method":"connect","id":"1","params":{"uid":"tom","token":"","deviceFlag":0}}\n'));
+  const [host, port] = tcp.split(':');
+  const socket = net.connect(Number(port), host, () => socket.write('{"method":"connect","id":"1","params":{"uid":"tom","token":"","deviceFlag":0}}\n'));
   socket.once('data', (data) => (/"reasonCode":1/.test(data) ? resolve() : reject(new Error(String(data)))));
   socket.once('error', reject);
   socket.once('close', () => reject(new Error('closed')));

@@ -40,6 +40,7 @@ type node struct {
 
 	host                     string
 	channels, metrics, hello int      // ports
+	messaging                int      // the first of its three ports of messaging, 0 for none
 	inside                   []string // the command that runs the program elsewhere, nil for here
 	binary                   string   // the program
 	clock                    string   // the file that says how far its wall clock is off, empty for none
@@ -217,6 +218,8 @@ type options struct {
 	dirs     []string             // of the nodes, nil for new ones
 	node     func(i int) []string // further flags of a node; may be nil
 	broker   broker               // that the nodes share; nil for a cluster of engines
+
+	messaging bool // serve it
 }
 
 // newCluster prepares three nodes with free ports and empty directories.
@@ -243,7 +246,7 @@ host = "127.0.0.1"
 host = "127.0.0.1"
 [webhooks]
 leave_debounce = "0s"
-` + c.configOf(o, base, seeds) + apps(o.webhooks)
+` + c.configOf(o, base, seeds) + c.messagingOf(o) + apps(o.webhooks)
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -266,6 +269,18 @@ leave_debounce = "0s"
 	return c
 }
 
+// messagingOf is the part of a configuration that is about messaging, for which the nodes get ports.
+func (c *cluster) messagingOf(o options) string {
+	if !o.messaging {
+		return ""
+	}
+	base := process.FreePorts(c.t, 3*nodeCount)
+	for i, n := range c.nodes {
+		n.messaging = base + 3*i
+	}
+	return fmt.Sprintf("[im]\nenabled = true\nmanager_token = %q\n", messagingToken)
+}
+
 // apps is the part of a configuration that declares the apps; webhooks of the main one go to
 // a URL, unless that is empty.
 func apps(webhooks string) string {
@@ -285,9 +300,14 @@ func apps(webhooks string) string {
 
 // args is the command line of a node.
 func (c *cluster) args(n *node) []string {
-	return []string{"serve", "-c", c.config, "--node.name", n.name, "--node.data_dir", n.dir,
+	args := []string{"serve", "-c", c.config, "--node.name", n.name, "--node.data_dir", n.dir,
 		"--channels.port", strconv.Itoa(n.channels), "--metrics.port", strconv.Itoa(n.metrics),
 		"--cluster.bind_port", strconv.Itoa(n.hello)}
+	if n.messaging != 0 {
+		args = append(args, "--im.tcp_port", strconv.Itoa(n.messaging), "--im.ws_port", strconv.Itoa(n.messaging+1),
+			"--im.http_port", strconv.Itoa(n.messaging+2))
+	}
+	return args
 }
 
 // startAll starts all nodes and returns how long it took until all of them were ready.

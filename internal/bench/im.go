@@ -112,14 +112,14 @@ func RunIM(ctx context.Context, cfg IMConfig, out io.Writer) (*IMReport, error) 
 	r := newIMRun(cfg, out)
 	defer r.close()
 	server := &process{pids: cfg.PIDs}
+	if err := r.groups(ctx); err != nil { // first: it may take longer than a server keeps silent clients
+		return nil, err
+	}
 	before, err := server.usage()
 	if err != nil {
 		return nil, err
 	}
 	if err := r.connect(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.groups(ctx); err != nil {
 		return nil, err
 	}
 	connected, err := server.usage()

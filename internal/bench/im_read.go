@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,7 +24,9 @@ type IMReadReport struct {
 	ReadsPerSecond float64       `json:"reads_per_second"`
 	Messages       int64         `json:"messages"`
 	Short          int64         `json:"short"` // reads that returned fewer messages than were asked for
-	Latency        *Latency      `json:"latency,omitempty"`
+	Failed         int64         `json:"failed"`
+	Failure        string        `json:"failure,omitempty"` // the first one
+	Latency        *Latency      `json:"latency,omitempty"` // of reads that did not fail
 	Server         *ServerReport `json:"server,omitempty"`
 }
 
@@ -39,6 +42,7 @@ func (r *IMReadReport) WriteText(w io.Writer) error {
 	t.line("reads", "%.0f/s; %d in all with %d messages, %d with fewer than asked for", r.ReadsPerSecond, r.Reads,
 		r.Messages, r.Short)
 	t.latency("  response", r.Latency)
+	t.line("failed", "%d %s", r.Failed, r.Failure)
 	if s := r.Server; s != nil {
 		t.line("server memory", "%.1f MiB before, %.1f MiB at the end", float64(s.RSSBefore)/(1<<20), float64(s.RSSAfter)/(1<<20))
 		t.cpu("server CPU", s.CPU)
@@ -81,13 +85,11 @@ func RunIMRead(ctx context.Context, cfg IMConfig, out io.Writer) (*IMReadReport,
 	return report, nil
 }
 
-// readAll reads the channels and writes what it took into the report.
+// readAll reads the channels and writes what it took into the report. That no read works is an error.
 func (r *imRun) readAll(ctx context.Context, report *IMReadReport) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	order := rand.Perm(r.cfg.Channels)
 	times := &histogram{}
-	var next, messages, short atomic.Int64
+	var next atomic.Int64
 	step := int64(0)
 	if r.cfg.Rate > 0 {
 		step = int64(float64(time.Second) / r.cfg.Rate)
@@ -95,9 +97,10 @@ func (r *imRun) readAll(ctx context.Context, report *IMReadReport) error {
 	from := r.clock.now()
 	to := from + int64(r.cfg.Duration)
 	var workers sync.WaitGroup
+	var failure error
 	for range r.cfg.Concurrency {
 		workers.Go(func() {
-			for ctx.Err() == nil {
+			for {
 				i := next.Add(1) - 1
 				at := from + i*step
 				if step == 0 {
@@ -107,24 +110,36 @@ func (r *imRun) readAll(ctx context.Context, report *IMReadReport) error {
 					return
 				}
 				n, err := r.newest(ctx, order[i])
-				if err != nil {
-					cancel(err)
-					return
+				took := r.clock.now() - at
+				r.mu.Lock()
+				switch {
+				case err != nil:
+					report.Failed++
+					failure = cmp.Or(failure, err)
+				case n < r.cfg.Newest:
+					report.Short++
 				}
-				times.record(r.clock.now() - at)
-				messages.Add(int64(n))
-				if n < r.cfg.Newest {
-					short.Add(1)
+				report.Messages += int64(n)
+				r.mu.Unlock()
+				if err == nil {
+					times.record(took)
 				}
 			}
 		})
 	}
 	workers.Wait()
 	report.Seconds = time.Duration(r.clock.now() - from).Seconds()
-	report.Reads, report.Messages, report.Short = times.count.Load(), messages.Load(), short.Load()
+	report.Reads, report.Latency = times.count.Load(), times.latency()
 	report.ReadsPerSecond = float64(report.Reads) / max(report.Seconds, 1e-9)
-	report.Latency = times.latency()
-	return context.Cause(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case report.Reads == 0 && failure != nil:
+		return failure
+	case failure != nil:
+		report.Failure = failure.Error()
+	}
+	return nil
 }
 
 // newest reads the newest messages of a channel and returns how many there were.

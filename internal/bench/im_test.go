@@ -26,6 +26,7 @@ type fakeIM struct {
 	// Set before the first connection.
 	refuseEvery int  // every so many sends one is answered with reason 22, 0 for none
 	mute        bool // no send is answered
+	failEvery   int  // every so many reads one is answered with 503, 0 for none
 
 	mu       sync.Mutex // guards the following fields
 	conns    []net.Conn
@@ -33,6 +34,7 @@ type fakeIM struct {
 	messages map[string]int // by channel: a group's id, or sender>receiver
 	nos      map[string]bool
 	sends    int
+	reads    int
 	read     map[string]int // how often each channel was read
 }
 
@@ -160,6 +162,11 @@ func (s *fakeIM) sync(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reads++
+	if s.failEvery > 0 && s.reads%s.failEvery == 0 {
+		http.Error(w, "later", http.StatusServiceUnavailable)
+		return
+	}
 	s.read[q.ID]++
 	list := make([]struct{}, min(s.messages[q.ID], q.Limit))
 	_ = json.NewEncoder(w).Encode(map[string]any{"messages": list})
@@ -227,6 +234,17 @@ func TestIMFillShowsRefusals(t *testing.T) {
 	cfg.Fill = 2
 	report, err := RunIM(t.Context(), cfg, io.Discard)
 	if err != nil || report.Acknowledged != 12 || report.Refused["reason 22"] != 2 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+func TestIMReadShowsFailures(t *testing.T) {
+	s := startFakeIM(t)
+	s.failEvery = 3
+	cfg := s.config()
+	cfg.Name, cfg.Newest = "x", 1
+	report, err := RunIMRead(t.Context(), cfg, io.Discard)
+	if err != nil || report.Failed != 2 || report.Reads != 5 || report.Short != 5 || !strings.Contains(report.Failure, "503: later") {
 		t.Errorf("%+v, %v", report, err)
 	}
 }

@@ -13,8 +13,12 @@ type IM struct {
 	Host     string
 	TCPPort  int
 	WSPort   int
+	WSSPort  int // 0 is none
 	HTTPPort int
 	Slots    int
+
+	WSSCertFile string // empty for that of TLS
+	WSSKeyFile  string
 
 	TokenAuth       bool
 	ManagerUID      string
@@ -67,6 +71,15 @@ var imOptions = []field[Config]{
 	option("im.ws_port", "5200", intKind,
 		"Port for clients over WebSocket; 0 takes any free port.",
 		func(c *Config) *int { return &c.IM.WSPort }, isPort),
+	option("im.wss_port", "0", intKind,
+		"Port for clients over WebSocket with TLS, 5210 in WuKongIM; 0 for none.",
+		func(c *Config) *int { return &c.IM.WSSPort }, isPort),
+	option("im.wss_cert_file", "", stringKind,
+		"PEM file with the certificate chain of im.wss_port; empty for tls.cert_file and tls.key_file.",
+		func(c *Config) *string { return &c.IM.WSSCertFile }),
+	option("im.wss_key_file", "", stringKind,
+		"PEM file with the private key of that certificate.",
+		func(c *Config) *string { return &c.IM.WSSKeyFile }),
 	option("im.http_port", "5001", intKind,
 		"Port of the HTTP API for the application; 0 takes any free port.",
 		func(c *Config) *int { return &c.IM.HTTPPort }, isPort),
@@ -127,7 +140,7 @@ var imOptions = []field[Config]{
 		"ws:// URL that clients are told; empty for this node's.",
 		func(c *Config) *string { return &c.IM.ExternalWSAddr }),
 	option("im.external_wss_addr", "", stringKind,
-		"wss:// URL that clients are told; empty for none.",
+		"wss:// URL that clients are told; empty for this node's im.wss_port, if it has one.",
 		func(c *Config) *string { return &c.IM.ExternalWSSAddr }),
 	option("im.intranet_tcp_addr", "", stringKind,
 		"host:port that those who ask with intranet=1 are told for TCP; empty for this node's.",
@@ -208,11 +221,23 @@ func areRetentions(list []string) error {
 	return nil
 }
 
+// WSSFiles returns the files of the certificate of im.wss_port; empty when there are none.
+func (c Config) WSSFiles() (cert, key string) {
+	if c.IM.WSSCertFile == "" && c.IM.WSSKeyFile == "" {
+		return c.TLS.CertFile, c.TLS.KeyFile
+	}
+	return c.IM.WSSCertFile, c.IM.WSSKeyFile
+}
+
 // checkIM records what messaging needs and does not have.
 func (l *loader) checkIM() {
 	c := &l.config
 	if !c.IM.Enabled {
 		return
+	}
+	if cert, key := c.WSSFiles(); c.IM.WSSPort != 0 && (cert == "" || key == "") {
+		l.conflict("im.wss_port", []string{"im.wss_cert_file", "im.wss_key_file"},
+			"needs im.wss_cert_file and im.wss_key_file, or tls.cert_file and tls.key_file")
 	}
 	switch driver := c.Fabric.Chosen().Documents; driver {
 	case DriverEmbedded, DriverNATS, DriverMemory:

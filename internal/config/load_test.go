@@ -132,6 +132,12 @@ secret = "s"
 		want:    []string{`tls.key_file (default): must be set, because tls.cert_file is`},
 	},
 	{
+		name:    "WSS without a certificate, or with half of one",
+		environ: []string{"PARLEY_IM_ENABLED=true", "PARLEY_IM_WSS_PORT=5210", "PARLEY_IM_WSS_KEY_FILE=k.pem"},
+		want: []string{"im.wss_port (environment PARLEY_IM_WSS_PORT): needs im.wss_cert_file and im.wss_key_file, " +
+			"or tls.cert_file and tls.key_file"},
+	},
+	{
 		name:  "redirect without TLS, proxies without trust",
 		flags: []string{"--tls.redirect_port=80", "--http.proxy_protocol", "--http.trust_hops=1"},
 		want: []string{

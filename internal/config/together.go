@@ -117,6 +117,7 @@ func (l *loader) checkPorts() {
 		{"metrics.port", c.Metrics.Port, c.Metrics.Enabled},
 		{"im.tcp_port", c.IM.TCPPort, c.IM.Enabled},
 		{"im.ws_port", c.IM.WSPort, c.IM.Enabled},
+		{"im.wss_port", c.IM.WSSPort, c.IM.Enabled},
 		{"im.http_port", c.IM.HTTPPort, c.IM.Enabled},
 	}
 	taken := map[int]string{}

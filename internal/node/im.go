@@ -31,7 +31,8 @@ type messaging struct {
 	online *directory.Directory // nil for a node of its own
 	hooks  *hook.Hooks          // nil when the application is not told of anything
 	http   face                 // of the HTTP API
-	ws     face                 // of clients over WebSocket
+	ws     face                 // of clients over WebSocket, with TLS and without
+	tls    *certificate         // nil when no port has TLS
 	tcp    net.Listener
 	ready  chan struct{} // closed when the node has what the logs held at its start
 }
@@ -65,6 +66,9 @@ func (n *Node) listenIM() error {
 	}
 	ws.serves = func(n *Node, _, _ http.Handler) http.Handler { return &n.im.ws }
 	ws.Listener = n.acceptProxies(ws.Listener)
+	if err := n.listenWSS(); err != nil {
+		return err
+	}
 	// The accept loop of TCP is its own: it is no HTTP server.
 	tcp, err := n.open("im-tcp", c.Host, c.TCPPort, "im.tcp_port")
 	if err != nil {
@@ -72,6 +76,26 @@ func (n *Node) listenIM() error {
 	}
 	tcp.bytes = true
 	n.im.tcp = &proxyproto.Listener{Listener: tcp.Listener, ReadHeaderTimeout: imFirstFrame}
+	return nil
+}
+
+// listenWSS opens the port of clients over WebSocket with TLS, if there is to be one.
+func (n *Node) listenWSS() error {
+	port := n.config.IM.WSSPort
+	if port == 0 {
+		return nil
+	}
+	cert, key := n.config.WSSFiles()
+	var err error
+	if n.im.tls, err = loadCertificate(cert, key, "im.wss_cert_file, im.wss_key_file, or those of tls"); err != nil {
+		return err
+	}
+	wss, err := n.open("im-wss", n.config.IM.Host, port, "im.wss_port")
+	if err != nil {
+		return err
+	}
+	wss.serves = func(n *Node, _, _ http.Handler) http.Handler { return &n.im.ws }
+	wss.Listener = n.im.tls.listener(n.acceptProxies(wss.Listener))
 	return nil
 }
 
@@ -389,6 +413,9 @@ func (n *Node) imAddresses(r *http.Request, intranet bool) imapi.Addresses {
 	}
 	if a.WS == "" {
 		a.WS = "ws://" + at("im-ws")
+	}
+	if a.WSS == "" && c.WSSPort != 0 {
+		a.WSS = "wss://" + at("im-wss")
 	}
 	return a
 }

@@ -44,7 +44,7 @@ func (n *Node) listen() error {
 	c := n.config
 	var err error
 	if c.TLS.CertFile != "" {
-		if n.tls, err = loadCertificate(c.TLS.CertFile, c.TLS.KeyFile); err != nil {
+		if n.tls, err = loadCertificate(c.TLS.CertFile, c.TLS.KeyFile, "tls.cert_file, tls.key_file"); err != nil {
 			return err
 		}
 	}

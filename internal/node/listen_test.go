@@ -158,9 +158,12 @@ func writeCertificate(t *testing.T, c config.TLS, serial int64) {
 }
 
 // serial returns the serial number of the certificate that a node shows.
-func (r *running) serial() int64 {
+func (r *running) serial() int64 { return r.serialOf("channels") }
+
+// serialOf returns the number of the certificate that a port presents.
+func (r *running) serialOf(port string) int64 {
 	r.Helper()
-	conn, err := tls.Dial("tcp", r.Address("channels"), &tls.Config{InsecureSkipVerify: true}) // it is compared
+	conn, err := tls.Dial("tcp", r.Address(port), &tls.Config{InsecureSkipVerify: true}) // it is compared
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -217,6 +220,35 @@ func TestTLS(t *testing.T) {
 	s.send("pusher:ping", nil) // who was connected still is
 	s.next("pusher:pong")
 	go func() { _, _ = s.untilClosed() }()
+}
+
+// TestWSS has messaging serve TLS by a certificate of its own, and by that of the channels port.
+func TestWSS(t *testing.T) {
+	c := options(t)
+	c.IM.Enabled, c.IM.Host, c.IM.TCPPort, c.IM.WSPort, c.IM.HTTPPort = true, "127.0.0.1", 0, 0, 0
+	c.IM.WSSPort = freePort(t)
+	dir := t.TempDir()
+	c.IM.WSSCertFile, c.IM.WSSKeyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	own := config.TLS{CertFile: c.IM.WSSCertFile, KeyFile: c.IM.WSSKeyFile}
+	writeCertificate(t, own, 7)
+	n := start(t, c)
+	if got := n.serialOf("im-wss"); got != 7 {
+		t.Errorf("certificate %d", got)
+	}
+	writeCertificate(t, own, 8)
+	if err := n.ReloadTLS(); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.serialOf("im-wss"); got != 8 {
+		t.Errorf("certificate %d after it was reloaded", got)
+	}
+	n.stop()
+
+	c.TLS, c.IM.WSSCertFile, c.IM.WSSKeyFile = own, "", ""
+	c.Node.DataDir = filepath.Join(dir, "other")
+	if got := start(t, c).serialOf("im-wss"); got != 8 {
+		t.Errorf("certificate %d, not that of the channels port", got)
+	}
 }
 
 func TestReloadWithoutTLS(t *testing.T) {

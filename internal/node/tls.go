@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,22 +10,22 @@ import (
 	"sync/atomic"
 )
 
-// certificate is the TLS certificate of the channels port; it can be replaced while
-// connections go on.
+// certificate is the TLS certificate of a port; it can be replaced while connections go on.
 type certificate struct {
 	certFile, keyFile string
+	options           string // that name the files, for errors
 	current           atomic.Pointer[tls.Certificate]
 }
 
-func loadCertificate(certFile, keyFile string) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile}
+func loadCertificate(certFile, keyFile, options string) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, options: options}
 	return c, c.reload()
 }
 
 func (c *certificate) reload() error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return fmt.Errorf("load the certificate %s (options tls.cert_file, tls.key_file): %w", c.certFile, err)
+		return fmt.Errorf("load the certificate %s (options %s): %w", c.certFile, c.options, err)
 	}
 	c.current.Store(&pair)
 	return nil
@@ -43,14 +44,27 @@ func (c *certificate) listener(l net.Listener) net.Listener {
 // ReloadTLS reads the certificate files again, for new connections. On an error the old
 // certificate stays.
 func (n *Node) ReloadTLS() error {
-	if n.tls == nil {
-		return nil
+	var errs []error
+	for _, c := range n.certificates() {
+		err := c.reload()
+		if err == nil {
+			n.log.Info("certificate reloaded", "file", c.certFile)
+		}
+		errs = append(errs, err)
 	}
-	if err := n.tls.reload(); err != nil {
-		return err
+	return errors.Join(errs...)
+}
+
+// certificates are those of all ports.
+func (n *Node) certificates() []*certificate {
+	var list []*certificate
+	if n.tls != nil {
+		list = append(list, n.tls)
 	}
-	n.log.Info("certificate reloaded", "file", n.tls.certFile)
-	return nil
+	if n.im != nil && n.im.tls != nil {
+		list = append(list, n.im.tls)
+	}
+	return list
 }
 
 // redirectToTLS sends browsers from the plain port to the TLS port.

@@ -186,6 +186,8 @@ func TestWuKongIM(t *testing.T) {
 		{name: "ports", files: []File{text("wk.yaml", "cluster:\n  addr: tcp://127.0.0.1:12000\n  serverAddr: 10.0.0.1:12001\n")},
 			want: map[string]string{"cluster.bind_host": "127.0.0.1", "cluster.bind_port": "12000",
 				"cluster.advertise_host": "10.0.0.1", "cluster.advertise_port": "12001"}},
+		{name: "WSS", files: []File{text("wk.yaml", "wssAddr: wss://0.0.0.0:5210\nwssConfig: {certFile: c.pem, keyFile: k.pem}\n")},
+			want: map[string]string{"im.wss_port": "5210", "im.wss_cert_file": "c.pem", "im.wss_key_file": "k.pem"}},
 		{name: "webhooks and the datasource", files: []File{text("wk.yaml", "webhook:\n  httpAddr: http://app/hook\n  grpcAddr: app:6979\n"+
 			"agent:\n  webhook: {httpAddr: http://agents/hook}\ndatasource: {addr: http://app/data, channelInfoOn: true}\n")},
 			want: map[string]string{"im.webhook_url": "http://app/hook", "im.webhook_grpc_addr": "app:6979",

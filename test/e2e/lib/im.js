@@ -75,6 +75,15 @@ export function imOf({ ws_port, http_port, tcp_port }, token) {
   };
 }
 
+/** Has the real client trust a certificate, in this process. */
+export function trust(ca) {
+  globalThis.WebSocket = class extends WebSocket {
+    constructor(address) {
+      super(address, { ca });
+    }
+  };
+}
+
 /** A user with the real client, of which each has a copy of its own. */
 export class User {
   received = [];
@@ -151,9 +160,9 @@ export class RPC {
   #answers = new Map();
   #next = 0;
 
-  static async open(t, address) {
+  static async open(t, address, options = {}) {
     const rpc = new RPC();
-    rpc.socket = new WebSocket(address);
+    rpc.socket = new WebSocket(address, options);
     rpc.socket.on('message', (data) => {
       const m = JSON.parse(data);
       if (m.method) rpc.notifications.push(m);

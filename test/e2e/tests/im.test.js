@@ -6,9 +6,11 @@ import path from 'node:path';
 import { describe, it } from 'node:test';
 
 
-import { base64, group, person, RPC, startIM, User } from '../lib/im.js';
+import { base64, group, person, RPC, startIM, trust, User } from '../lib/im.js';
+import { makeCertificate } from '../lib/certificate.js';
 import { unique } from '../lib/clients.js';
 import { startWebhookService } from '../lib/grpc.js';
+import { freePort } from '../lib/ports.js';
 import { listen, readBody, startReceiver } from '../lib/receiver.js';
 import { eventually } from '../lib/wait.js';
 
@@ -233,6 +235,29 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     rpc.notify('recvack', { messageId: params.messageId, messageSeq: params.messageSeq });
     assert.equal((await rpc.request('ping')).result, undefined);
     assert.match((await rpc.request('dance')).error.message, /unknown method/);
+  });
+
+  it('serves WebSocket with TLS on a port of its own', async (t) => {
+    const certificate = await makeCertificate();
+    t.after(() => certificate.remove());
+    const wss_port = await freePort();
+    const files = { wss_cert_file: certificate.files.cert_file, wss_key_file: certificate.files.key_file };
+    const im = await startIM(t, { wss_port, ...files });
+    const address = (await im.get('/route?uid=alice')).body.wss_addr;
+    assert.equal(address, `wss://127.0.0.1:${wss_port}`);
+    trust(certificate.pem);
+    const alice = await new User(t, address, 'alice').connected();
+    const bob = await new User(t, im.ws, 'bob').connected();
+    assert.equal((await alice.send('over TLS', 'bob')).reason, success);
+    await bob.receives('over TLS');
+    for (let i = 0; i < 100; i++) bob.post(`n${i} ${'x'.repeat(1000)}`, 'alice');
+    await alice.receives(`n99 ${'x'.repeat(1000)}`);
+    assert.deepEqual(alice.received.map((m) => m.text.split(' ')[0]), Array.from({ length: 100 }, (_, i) => `n${i}`));
+    const rpc = await RPC.open(t, address, { ca: certificate.pem });
+    const connack = await rpc.request('connect', { uid: 'rita', token: 't', deviceId: 'd', deviceFlag: 1, clientTimestamp: Date.now() });
+    assert.equal(connack.result.reasonCode, success);
+    await assert.rejects(RPC.open(t, address), /self-signed/, 'the certificate is the one of the files');
+    await assert.rejects(RPC.open(t, address.replace('wss:', 'ws:')), 'TLS is required on that port');
   });
 
   it('asks the datasource for what nobody has told of', async (t) => {

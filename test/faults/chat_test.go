@@ -164,6 +164,16 @@ func (c *chat) check(what string) {
 	}
 }
 
+// forget removes the messages of the round.
+func (c *chat) forget() {
+	c.t.Helper()
+	for _, group := range c.groups {
+		if err := c.post(c.cluster.nodes[0], "/channel/delete", map[string]any{"channel_id": group, "channel_type": 2}, nil); err != nil {
+			c.t.Errorf("remove %s: %v", group, err)
+		}
+	}
+}
+
 // found is what a node has of the round, by group and the sender's number.
 func (c *chat) found(n *node) map[string]uint64 {
 	found := map[string]uint64{}

@@ -21,6 +21,7 @@ type longRun struct {
 	random *rand.Rand
 	hooks  *receiver
 	net    *namespaces // nil for none
+	chat   *chat
 	faults []fault
 }
 
@@ -54,11 +55,14 @@ func TestLong(t *testing.T) {
 		f, n := l.faults[l.random.IntN(len(l.faults))], l.cluster.nodes[l.random.IntN(nodeCount)]
 		t.Logf("%s: %s", n.name, f.name)
 		inflicted[f.name]++
-		tr := startTraffic(t, l.cluster)
+		tr, end := startTraffic(t, l.cluster), l.chat.begin()
 		time.Sleep(l.upTo(time.Second)) // any moment may be the wrong one
 		begin := time.Now()
 		excuses := f.inflict(n)
+		end()
 		tr.check(slices.Concat(l.clients, l.past), excuses...)
+		l.chat.check(f.name)
+		l.chat.forget()
 		figure(t, "fault: "+f.name, time.Since(begin))
 		l.forget()
 	}
@@ -81,7 +85,7 @@ func (l *longRun) upTo(most time.Duration) time.Duration {
 func newLongRun(t *testing.T, random *rand.Rand) *longRun {
 	t.Helper()
 	l := &longRun{random: random}
-	o, host := options{node: func(i int) []string { return append(quickFlags(i), cacheFlag) }}, "127.0.0.1"
+	o, host := options{messaging: true, node: func(i int) []string { return append(quickFlags(i), cacheFlag) }}, "127.0.0.1"
 	var err error
 	if l.net, err = newNamespaces(t); err != nil {
 		t.Logf("no loss between nodes in this run: %v", err)
@@ -104,7 +108,7 @@ func newLongRun(t *testing.T, random *rand.Rand) *longRun {
 	c.clocks(program)
 	l.choose(o.dirs != nil)
 	c.startAll()
-	l.population = populate(t, c)
+	l.population, l.chat = populate(t, c), newChat(t, c)
 	l.settle(settleLimit, c.nodes...)
 	l.hooks.everybodyCame(l.population)
 	return l

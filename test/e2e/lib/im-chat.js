@@ -26,6 +26,16 @@ assert.deepEqual(await im.post('/channel', { channel_id: 'g', channel_type: 2, s
 const users = [];
 for (const uid of uids) users.push(await new User(t, ws, uid).connected());
 
+// Each to the next, of whom some are at other nodes.
+for (const [i, user] of users.entries()) {
+  const next = users[(i + 1) % users.length];
+  const ack = await user.send(`from ${user.uid}`, next.uid);
+  assert.deepEqual([ack.reason, ack.seq], [1, 1]);
+  const got = await next.receives(`from ${user.uid}`);
+  assert.deepEqual([got.channel, got.type, got.id], [user.uid, 1, ack.id]);
+}
+for (const user of users) user.received = []; // what follows is in the group
+
 // TCP through the stream part, which puts a PROXY header in front: an answer shows that it is read.
 await new Promise((resolve, reject) => {
   const [host, port] = tcp.split(':');

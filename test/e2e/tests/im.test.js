@@ -5,6 +5,7 @@ import net from 'node:net';
 import path from 'node:path';
 import { describe, it } from 'node:test';
 
+import { WebSocket } from 'ws';
 
 import { base64, group, person, RPC, startIM, trust, User } from '../lib/im.js';
 import { makeCertificate } from '../lib/certificate.js';
@@ -27,6 +28,10 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     await eventually(() => wrong.states.length > 0, 'the client is told');
     assert.deepEqual(wrong.states[0], [3, 2]);
     assert.equal((await fetch(`${im.api}/route`)).status, 401);
+    // That it does not come again cannot be awaited: it would after 3 s.
+    await new Promise((resolve) => setTimeout(resolve, 3500));
+    assert.ok(!wrong.states.slice(1).some(([state]) => state !== 0), `it comes again: ${JSON.stringify(wrong.states)}`);
+    assert.deepEqual((await im.get('/connz')).body.connections.map((c) => c.uid), ['alice']);
   });
 
   it('lets two persons and their devices talk', async (t) => {
@@ -55,6 +60,61 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     assert.deepEqual(page.body.messages.map((m) => m.message_seq), [100, 101, 102]);
     assert.equal(page.body.more, 1);
     assert.equal(page.body.messages[2].channel_id, 'alice');
+  });
+
+  it('reaches all of a group, and the other device of the sender', async (t) => {
+    const im = await startIM(t);
+    const uids = Array.from({ length: 12 }, (_, i) => `member-${i}`);
+    assert.deepEqual(await im.post('/channel', { channel_id: 'g', channel_type: group, subscribers: uids }), ok);
+    const users = await Promise.all(uids.map((uid) => new User(t, im.ws, uid).connected()));
+    const second = await new User(t, im.ws, uids[0]).connected();
+    const eve = await new User(t, im.ws, 'eve').connected();
+    for (const [i, text] of ['one', 'two', 'three'].entries()) {
+      assert.deepEqual(await users[0].send(text, 'g', group).then(({ reason, seq }) => [reason, seq]), [success, i + 1]);
+    }
+    for (const user of [...users.slice(1), second]) {
+      await user.receives('three');
+      const got = user.received.map((m) => [m.from, m.channel, m.type, m.seq, m.text, m.redDot]);
+      const redDot = user !== second;
+      assert.deepEqual(got, ['one', 'two', 'three'].map((text, i) => [uids[0], 'g', group, i + 1, text, redDot]));
+    }
+    await users[1].send('for eve', 'eve'); // what comes last to those who get nothing else
+    await users[1].send('for the sender', uids[0]);
+    await eve.receives('for eve');
+    await users[0].receives('for the sender');
+    assert.equal(eve.received.length, 1, 'who is no member gets nothing');
+    assert.equal(users[0].received.length, 1, 'the sending connection gets none');
+  });
+
+  it('takes frames that were joined, and joins none', async (t) => {
+    const im = await startIM(t);
+    const text = (value) => Buffer.concat([Buffer.from([value.length >> 8, value.length & 255]), Buffer.from(value)]);
+    const body = Buffer.concat([
+      Buffer.from([5, 0]), text('device'), text('raw'), text('token'), Buffer.alloc(8), text(Buffer.alloc(32, 9).toString('base64')),
+    ]);
+    const connect = Buffer.concat([Buffer.from([0x10, body.length]), body]);
+    const ping = Buffer.from([0x70]);
+    const socket = new WebSocket(im.ws);
+    t.after(() => socket.terminate());
+    const got = [];
+    socket.on('message', (data) => got.push(data));
+    await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject));
+    socket.send(Buffer.concat([connect, ping, ping, ping]));
+    await eventually(() => got.length === 4, 'an answer to each');
+    assert.equal(got[0][0] >> 4, 2, 'a CONNACK');
+    assert.equal(got[0].length, 2 + got[0][1], 'and nothing behind it');
+    assert.deepEqual(got.slice(1).map((data) => [...data]), [[0x80], [0x80], [0x80]]);
+    // And a frame in pieces.
+    const alice = await new User(t, im.ws, 'alice').connected();
+    const again = new WebSocket(im.ws);
+    t.after(() => again.terminate());
+    const answers = [];
+    again.on('message', (data) => answers.push(data));
+    await new Promise((resolve, reject) => again.once('open', resolve).once('error', reject));
+    for (const byte of connect) again.send(Buffer.from([byte]));
+    await eventually(() => answers.length === 1, 'a CONNACK');
+    assert.equal((await alice.send('still here', 'raw')).reason, success);
+    await eventually(() => answers.length === 2 && answers[1][0] >> 4 === 5, 'a RECV');
   });
 
   it('asks for permission in the order of the original', async (t) => {
@@ -300,8 +360,8 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     rmSync(path.join(im.server.config.node.data_dir, 'im-index'), { recursive: true }); // it is made anew
     await im.server.start();
     assert.equal(await kept('short'), '8,9,10');
-    await alice.connected();
-    await eventually(() => alice.states.at(-1)[0] === 1, 'alice is back', 20_000);
+    // By itself: a second connect() would have two connections replace each other.
+    await eventually(() => alice.states.filter(([state]) => state === 1).length === 2, 'alice is back', 20_000);
     assert.equal((await alice.send('m11', 'short', group)).seq, 11);
     assert.deepEqual(await im.post('/channel/delete', { channel_id: 'short', channel_type: group }), ok);
     await eventually(async () => (await kept('short')) === '', 'nothing is left');

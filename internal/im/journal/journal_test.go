@@ -26,17 +26,20 @@ type node struct {
 	index   *index.Index
 	stop    func()
 	applied atomic.Int64
+	sends   atomic.Int64 // tries to store something
 }
 
 // faulty has logs fail in the ways of a real one: answers get lost, entries as well.
 type faulty struct {
 	fabric.PipeLog
-	rate float64
+	rate  float64
+	sends *atomic.Int64
 }
 
 var errLost = fmt.Errorf("%w: made by the test", fabric.ErrUnavailable)
 
 func (f faulty) Send(last uint64, entry fabric.NewEntry, done func(error)) error {
+	f.sends.Add(1)
 	switch p := rand.Float64(); {
 	case p < f.rate/2: // the entries are lost
 		go done(errLost)
@@ -66,7 +69,7 @@ func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
 			if err != nil {
 				return nil, err
 			}
-			return faulty{l.(fabric.PipeLog), rate}, nil
+			return faulty{l.(fabric.PipeLog), rate, &n.sends}, nil
 		},
 		Applied: func(*message.Message) { n.applied.Add(1) },
 	})
@@ -226,6 +229,23 @@ func TestOwnershipMoves(t *testing.T) {
 	}
 	close(moving)
 	moved.Wait()
+}
+
+// A log that can be read and refuses everything at once is not asked all the time.
+func TestLogTakesNothing(t *testing.T) {
+	n := start(t, memory.New(), t.TempDir(), 2) // all is lost
+	n.Own(all)
+	done := make(chan Outcome, 1)
+	begin := time.Now()
+	n.Append(newMessage(group, "a", "1"), func(o Outcome) { done <- o })
+	if o := <-done; !errors.Is(o.Err, fabric.ErrUnavailable) {
+		t.Errorf("%+v", o)
+	}
+	took := time.Since(begin)
+	// Each time by two slots for a new epoch, and by one of them for the message.
+	if most := 3 * int(took/syncPause+2); int(n.sends.Load()) > most {
+		t.Errorf("it was asked %d times in %v, want at most %d", n.sends.Load(), took, most)
+	}
 }
 
 func TestRepeats(t *testing.T) {

@@ -71,9 +71,10 @@ type slot struct {
 	position uint64     // of the log up to which the index has it
 	moved    chan struct{}
 	owned    bool
-	syncing  bool   // reading to the end of the log before sending
-	tail     uint64 // number of the newest entry, ours included
-	arrived  uint64 // messages, ever
+	syncing  bool      // reading to the end of the log before sending
+	warned   time.Time // that messages were not stored
+	tail     uint64    // number of the newest entry, ours included
+	arrived  uint64    // messages, ever
 	waiting  []*appending
 	failed   []*appending             // sent, and perhaps not stored
 	flights  []*flight                // sends that were not settled, in their order
@@ -173,7 +174,7 @@ func (s *slot) own(owned bool) {
 	s.owned = owned
 	var refused []*appending
 	if owned {
-		s.sync()
+		s.sync(false)
 	} else {
 		refused = s.waiting
 		s.waiting = nil

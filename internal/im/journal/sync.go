@@ -14,21 +14,30 @@ import (
 
 // lost notes messages of which nobody knows whether they are stored. The caller holds s.mu.
 func (s *slot) lost(list []*appending, err error) {
-	if err != nil && !errors.Is(err, fabric.ErrConflict) {
+	away := err != nil && !errors.Is(err, fabric.ErrConflict)
+	if away && time.Since(s.warned) >= warnPause {
+		s.warned = time.Now()
 		s.journal.options.Logger.Warn("messages were not stored at once", "slot", s.number,
 			"messages", len(list), "error", err)
 	}
 	s.failed = append(s.failed, list...)
-	s.sync()
+	s.sync(away)
 }
 
-// sync starts to read to the end of the log. The caller holds s.mu.
-func (s *slot) sync() {
+// warnPause is between two warnings of the same slot.
+const warnPause = time.Second
+
+// sync starts to read to the end of the log, a little later when that was away: a log that can be read
+// may still take nothing, and refuse that at once. The caller holds s.mu.
+func (s *slot) sync(away bool) {
 	if s.syncing {
 		return
 	}
 	s.syncing = true
 	s.journal.running.Go(func() {
+		if away {
+			time.Sleep(syncPause)
+		}
 		for !s.synced() {
 			time.Sleep(syncPause)
 		}

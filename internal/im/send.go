@@ -292,7 +292,7 @@ func (s *Server) passed(raw fabric.Message) {
 }
 
 // Publish sends a message for the application, without asking for its permission. It returns when the
-// message is stored on a majority, or handed on when it is not to be stored.
+// message is stored on a majority and can be read here, or handed on when it is not to be stored.
 func (s *Server) Publish(ctx context.Context, m *message.Message) (journal.Outcome, error) {
 	now := time.Now()
 	m.ID, m.Time = s.ids.next(now), now.UnixMilli()
@@ -306,7 +306,14 @@ func (s *Server) Publish(ctx context.Context, m *message.Message) (journal.Outco
 		s.pass(m, nil)
 		return journal.Outcome{ID: m.ID}, nil
 	}
-	return s.store(ctx, m)
+	o, err := s.store(ctx, m)
+	if err != nil {
+		return o, err
+	}
+	awaiting, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	_ = s.journal.Await(awaiting, m.Channel, o.Seq) // stored it is, whether this node has read that or not
+	return o, nil
 }
 
 // store returns when a message is stored on a majority.

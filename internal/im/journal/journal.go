@@ -168,6 +168,14 @@ func (j *Journal) Append(m *message.Message, done func(Outcome)) {
 	j.slotOf(m.Channel).append(m, done)
 }
 
+// Await waits until this node has a message: a reader who has been told of it expects it.
+func (j *Journal) Await(ctx context.Context, c message.Channel, seq uint64) error {
+	return j.slotOf(c).await(ctx, func() (bool, error) {
+		head, err := j.Head(c)
+		return head.Seq >= seq, err
+	})
+}
+
 func (j *Journal) slotOf(c message.Channel) *slot { return j.slots[c.Slot(len(j.slots))] }
 
 // Slots returns how many slots there are.

@@ -104,21 +104,10 @@ func (a *applying) isGarbage(at uint64) {
 
 // AwaitRemoved waits until this node has none of the messages that are to be removed.
 func (j *Journal) AwaitRemoved(ctx context.Context, c message.Channel, what message.Removal) error {
-	s := j.slotOf(c)
-	for {
-		s.mu.Lock()
-		moved := s.moved
-		s.mu.Unlock()
+	return j.slotOf(c).await(ctx, func() (bool, error) {
 		list, err := j.Read(c, Range{From: what.From, To: what.Before, Limit: 1})
-		if err != nil || len(list) == 0 {
-			return err
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+		return len(list) == 0, err
+	})
 }
 
 // isRemoved tells whether there was an order to remove a message.

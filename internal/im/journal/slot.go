@@ -105,12 +105,17 @@ func (s *slot) appliedTo() uint64 {
 
 // awaitApplied waits until the index has the entry with that number.
 func (s *slot) awaitApplied(ctx context.Context, seq uint64) error {
+	return s.await(ctx, func() (bool, error) { return s.appliedTo() >= seq, nil })
+}
+
+// await waits until is returns true, which it is asked whenever the index has more.
+func (s *slot) await(ctx context.Context, is func() (bool, error)) error {
 	for {
 		s.mu.Lock()
-		there, moved := s.position >= seq, s.moved
+		moved := s.moved
 		s.mu.Unlock()
-		if there {
-			return nil
+		if there, err := is(); there || err != nil {
+			return err
 		}
 		select {
 		case <-moved:

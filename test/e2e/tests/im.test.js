@@ -197,6 +197,12 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     assert.equal((await im.post('/message', { login_uid: 'shop', channel_id: 'bob', channel_type: person, client_msg_no: 'x1' })).body.message_seq, 1);
     assert.deepEqual(await im.post('/message/recall', { login_uid: 'shop', channel_id: 'bob', channel_type: person, client_msg_no: 'x1' }), ok);
     assert.deepEqual((await im.post('/message', { login_uid: 'shop', channel_id: 'bob', channel_type: person, client_msg_no: 'x1' })).body, { status: 404 });
+    for (let seq = 3; seq < 53; seq++) { // what was answered can be read
+      const { body } = await im.post('/message/send', { channel_id: 'bob', channel_type: person, from_uid: 'shop', payload });
+      assert.equal(body.data.message_seq, seq);
+      const newest = await im.get(`/channel/last_message?${by}`);
+      assert.equal(newest.body.message_seq, seq, 'right after the answer');
+    }
     const online = await im.post('/user/onlinestatus', ['bob', 'nobody']);
     assert.deepEqual(online.body, [{ uid: 'bob', device_flag: 1, online: 1 }]);
     assert.equal((await im.get('/connz?uid=bob')).body.connections[0].uid, 'bob');

@@ -32,7 +32,10 @@ type IM struct {
 	IdleTimeout     time.Duration
 	RetryInterval   time.Duration
 	RetryAttempts   int
-	MaxPendingSends int // of one connection
+	MaxPendingSends int // of one connection, as the following ones
+	SendRate        int // messages a second; 0 is no limit
+	SendBurst       int
+	PacketRate      int // packets a second; 0 is no limit
 
 	Retention         []string // TYPE:AGE:COUNT:BYTES, see IMRetention
 	RetentionInterval time.Duration
@@ -123,6 +126,16 @@ var imOptions = []field[Config]{
 	option("im.max_pending_sends", "1024", intKind,
 		"Messages that one connection may have on their way into the log; more are refused with reason 22.",
 		func(c *Config) *int { return &c.IM.MaxPendingSends }, atLeast(1)),
+	option("im.send_rate", "10000", intKind,
+		"Messages that one connection may send in a second; more are refused with reason 22. 0 for no limit.",
+		func(c *Config) *int { return &c.IM.SendRate }, atLeast(0)),
+	option("im.send_burst", "20000", intKind,
+		"Messages that it may send at once, after a rest.",
+		func(c *Config) *int { return &c.IM.SendBurst }, atLeast(1)),
+	option("im.packet_rate", "50000", intKind,
+		"Packets of any kind that one connection may send in a second, but for confirmations of what it was sent; "+
+			"with more it is ended. 0 for no limit.",
+		func(c *Config) *int { return &c.IM.PacketRate }, atLeast(0)),
 	option("im.retention", "", listKind,
 		"How much of channels is kept, as TYPE:AGE:COUNT:BYTES, such as 2:720h:10000:0 for groups; TYPE is a number, or "+
 			"* for all others, and 0 is no limit. A channel can have its own by /channel/info.",

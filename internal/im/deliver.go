@@ -25,6 +25,7 @@ func (c *session) recv(d *delivery, again bool) {
 		c.remember(m)
 	}
 	frame := d.frame(c, again)
+	c.owed = min(c.owed+1, maxOwed)
 	c.counts.outMessages++
 	c.counts.outMessageBytes += int64(len(m.Payload))
 	c.counts.outPackets++

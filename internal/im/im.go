@@ -71,6 +71,11 @@ type Options struct {
 	RetryInterval   time.Duration // before a RECV without RECVACK is sent again
 	RetryMax        int
 	MaxPendingSends int // of one connection
+	// SendRate is how many SENDs a second a connection may send, after SendBurst at once, and PacketRate
+	// how many packets of any kind, but for the RECVACKs that it has to send. 0 is no bound.
+	SendRate   int
+	SendBurst  int
+	PacketRate int
 	// Retention is how much of channels is kept, by their type; under 0 of all others.
 	Retention         map[uint8]Retention
 	RetentionInterval time.Duration

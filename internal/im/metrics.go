@@ -13,6 +13,8 @@ const (
 	dropFirstFrame  = "im_no_connect"         // no CONNECT in time
 	dropIdle        = "im_idle"               // nothing came from the client for too long
 	dropFlood       = "im_flood"              // more SENDs than a connection may have under way
+	dropSendRate    = "im_send_rate"          // more SENDs a second than a connection may send
+	dropPacketRate  = "im_packet_rate"        // more packets a second; the connection is ended
 	dropInbox       = "im_inbox_full"         // more packets than a connection may have waiting
 	dropCursor      = "im_cursor_not_written" // commands that were confirmed are handed out again
 	dropUnacked     = "im_unacked_forgotten"  // too many RECVs wait for their RECVACK; the oldest is not sent again

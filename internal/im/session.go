@@ -48,9 +48,11 @@ type session struct {
 	since   time.Time
 
 	buffer []byte // an incomplete frame; event loop only
+	meter  meter
 
 	mu      sync.Mutex // guards the following fields
 	inbox   []item
+	waiting int // bytes in the inbox
 	working bool
 	phase   phase
 	rpc     bool // JSON-RPC, decided by the first byte
@@ -63,6 +65,7 @@ type session struct {
 	device  string
 	sending int       // SENDs under way
 	unacked []unacked // oldest first
+	owed    int       // RECVACKs that the client has to send
 	subs    map[message.Channel]struct{}
 	early   []*message.Message // came before the CONNACK was written
 
@@ -73,6 +76,7 @@ type session struct {
 type item struct {
 	packet  wire.Packet
 	request string // id of the JSON-RPC request
+	size    int    // bytes that it came in
 }
 
 // counts are what /connz shows of a connection; guarded by session.mu.
@@ -153,7 +157,7 @@ func (c *session) receiveFrames(data []byte) {
 			return
 		}
 		data = data[n:]
-		if !c.take(item{packet: p}) {
+		if !c.take(item{packet: p, size: n}) {
 			return
 		}
 	}
@@ -177,11 +181,17 @@ func (c *session) receiveRPC(data []byte) {
 	for {
 		p, request, rest, err := jsonrpc.Decode(data)
 		if errors.Is(err, jsonrpc.ErrIncomplete) && c.stream && len(rest) <= c.rpcLimit() {
+			if c.flooded() { // each part has the message read anew
+				return
+			}
 			c.buffer = append(c.buffer[:0:0], rest...)
 			return
 		}
 		if err != nil {
 			c.server.metrics.dropped(dropFrame)
+			if c.flooded() {
+				return
+			}
 			c.write(jsonrpc.Error(request, err))
 			if !c.at(phaseOpen) {
 				c.end()
@@ -189,7 +199,7 @@ func (c *session) receiveRPC(data []byte) {
 			c.buffer = nil
 			return
 		}
-		if p == nil || !c.take(item{p, request}) {
+		if p == nil || !c.take(item{p, request, len(data) - len(rest)}) {
 			c.buffer = nil
 			return
 		}
@@ -242,9 +252,21 @@ func (c *session) take(i item) bool {
 		c.conn.SetTimer(loginTimeout)
 	}
 	open := c.phase == phaseOpen
+	_, owed := i.packet.(*wire.Recvack)
+	if owed = owed && c.owed > 0; owed {
+		c.owed--
+	}
 	c.mu.Unlock()
+	if !owed && c.flooded() { // what is owed is as frequent as what the server sends
+		return false
+	}
 	if open {
 		switch p := i.packet.(type) {
+		case *wire.Send:
+			if c.fast() {
+				c.refuse(p, i.request, dropSendRate)
+				return true
+			}
 		case *wire.Ping:
 			c.pong(i.request)
 			return true
@@ -256,15 +278,22 @@ func (c *session) take(i item) bool {
 	return c.enqueue(i)
 }
 
-// enqueue puts a packet into the inbox.
+// enqueue puts a packet into the inbox. When that is full a SEND is refused, and with other packets
+// the connection ends.
 func (c *session) enqueue(i item) bool {
 	c.mu.Lock()
-	if len(c.inbox) >= maxInbox {
+	if len(c.inbox) >= maxInbox || c.waiting > 0 && c.waiting+i.size > maxInboxBytes {
+		open := c.phase == phaseOpen
 		c.mu.Unlock()
+		if p, is := i.packet.(*wire.Send); is && open {
+			c.refuse(p, i.request, dropFlood)
+			return true
+		}
 		c.violation(dropInbox, "too many packets at once")
 		return false
 	}
 	c.inbox = append(c.inbox, i)
+	c.waiting += i.size
 	start := !c.working
 	c.working = true
 	c.mu.Unlock()
@@ -274,16 +303,23 @@ func (c *session) enqueue(i item) bool {
 	return true
 }
 
-// work handles what is in the inbox. It runs on one worker at a time.
+// work handles what is in the inbox, up to maxTurn packets. It runs on one worker at a time.
 func (c *session) work() {
 	c.mu.Lock()
 	list := c.inbox
 	c.inbox = nil
+	if len(list) > maxTurn {
+		list, c.inbox = list[:maxTurn:maxTurn], list[maxTurn:]
+	}
 	c.mu.Unlock()
+	handled := 0
 	for _, i := range list {
 		c.handle(i.packet, i.request)
+		handled += i.size
 	}
+	clear(list) // its array may be that of the inbox
 	c.mu.Lock()
+	c.waiting -= handled
 	c.working = len(c.inbox) > 0
 	more := c.working
 	c.mu.Unlock()

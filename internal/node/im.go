@@ -264,6 +264,7 @@ func (n *Node) imOptions(number uint16, signal fabric.Signal) im.Options {
 		ManagerUID: c.ManagerUID, Encryption: c.Encryption, JSONRPC: c.JSONRpc,
 		PersonAllowList: c.PersonAllowlist, ConnectTimeout: imFirstFrame, IdleTimeout: c.IdleTimeout,
 		RetryInterval: c.RetryInterval, RetryMax: c.RetryAttempts, MaxPendingSends: c.MaxPendingSends,
+		SendRate: c.SendRate, SendBurst: c.SendBurst, PacketRate: c.PacketRate,
 		Logger: n.log.With("part", "im"), Metrics: im.NewMetrics(n.config.Metrics.Prefix, n.metrics.Lost),
 	}
 	options.Retention, options.RetentionInterval = map[uint8]im.Retention{}, c.RetentionInterval

@@ -441,6 +441,75 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
   });
 });
 
+describe('messaging under floods', { concurrency: 2 }, () => {
+  const login = (uid) => ({ uid, token: 't', deviceId: uid, deviceFlag: 1, clientTimestamp: Date.now() });
+  const dropped = async (im, reason) => {
+    const text = await (await fetch(`http://127.0.0.1:${im.server.config.metrics.port}/metrics`)).text();
+    return Number(text.match(new RegExp(`parley_dropped_total\\{[^}]*reason="${reason}"[^}]*\\} (\\d+)`))?.[1] ?? 0);
+  };
+
+  it('refuses what a connection sends too fast, and stores nothing of it', async (t) => {
+    const im = await startIM(t, { send_rate: 20, send_burst: 50, packet_rate: 0 });
+    const flooder = await RPC.open(t, im.ws);
+    await flooder.request('connect', login('flo'));
+    const other = await new User(t, im.ws, 'olga').connected();
+    const peer = await new User(t, im.ws, 'peer').connected();
+    const total = 5000;
+    const reasons = [];
+    const began = performance.now();
+    flooder.socket.on('message', (data) => {
+      const { id, result } = JSON.parse(data);
+      if (id?.startsWith('f')) reasons.push(result.reasonCode);
+    });
+    for (let i = 0; i < total; i++) {
+      const params = { channelId: 'peer', channelType: person, clientMsgNo: `f${i}`, payload: base64({ type: 1, content: `f${i}` }) };
+      flooder.socket.send(JSON.stringify({ method: 'send', id: `f${i}`, params }));
+    }
+    for (let i = 0; i < 20; i++) assert.equal((await other.send(`o${i}`, 'peer')).reason, success, 'others are not refused');
+    await peer.receives('o19');
+    await eventually(() => reasons.length === total, 'every message is answered', 30_000);
+    const seconds = (performance.now() - began) / 1000;
+    const stored = reasons.filter((reason) => reason === success).length;
+    assert.ok(stored >= 50 && stored <= 50 + 20 * seconds + 1, `${stored} were taken in ${seconds} s`);
+    assert.equal(reasons.filter((reason) => reason === 22).length, total - stored);
+    assert.equal((await im.get('/channel/max_message_seq?channel_id=peer&channel_type=1&login_uid=flo')).body.message_seq, stored);
+    assert.equal(await dropped(im, 'im_send_rate'), total - stored);
+    await flooder.request('ping'); // it is still served
+  });
+
+  it('ends a connection that sends too many packets', async (t) => {
+    const im = await startIM(t, { packet_rate: 500 });
+    const other = await new User(t, im.ws, 'olga').connected();
+    const pinger = await RPC.open(t, im.ws);
+    await pinger.request('connect', login('pia'));
+    const closed = new Promise((resolve) => pinger.socket.once('close', resolve));
+    for (let i = 0; i < 20_000; i++) pinger.notify('ping');
+    await closed;
+    assert.equal(await dropped(im, 'im_packet_rate'), 1);
+    assert.equal((await other.send('still here', 'peer')).reason, success);
+  });
+
+  it('lets a client confirm as much as it was sent', async (t) => {
+    const im = await startIM(t, { packet_rate: 5, send_rate: 0 });
+    const bob = await new User(t, im.ws, 'bob').connected();
+    for (let i = 0; i < 300; i++) {
+      const payload = base64({ type: 1, content: `n${i}` });
+      await im.post('/message/send', { channel_id: 'bob', channel_type: person, from_uid: 'shop', payload });
+    }
+    await bob.receives('n299');
+    assert.equal((await bob.send('here', 'shop')).reason, success);
+    assert.equal(await dropped(im, 'im_packet_rate'), 0);
+  });
+
+  it('has no limit when it is to have none', async (t) => {
+    const im = await startIM(t, { send_rate: 0, send_burst: 1, packet_rate: 0 });
+    const alice = await new User(t, im.ws, 'alice').connected();
+    for (let i = 0; i < 500; i++) alice.post(`n${i}`, 'bob');
+    await eventually(() => alice.acks.length === 500, 'all are answered');
+    assert.ok(alice.acks.every((a) => a.reason === success));
+  });
+});
+
 describe('messaging tells the application', { concurrency: 2 }, () => {
   const secret = 'secret-of-webhooks';
 

@@ -31,6 +31,7 @@ type Config struct {
 	Webhooks   Webhooks
 	Primitives Primitives
 	IM         IM
+	Console    Console
 	AppStore   AppStore
 	Admin      Admin
 	Metrics    Metrics

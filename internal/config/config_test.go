@@ -127,6 +127,8 @@ func sample(f field[Config]) string {
 		return "2:720h:100:0"
 	case "im.webhook_url", "im.agent_webhook_url", "im.datasource_url":
 		return "https://app.example.com/hook"
+	case "console.users":
+		return "admin:password:*"
 	case "im.webhook_grpc_addr":
 		return "app.example.com:6979"
 	case "redis.signal", "redis.cache", "redis.queue", "redis.lock", "redis.documents":

@@ -8,7 +8,7 @@ import (
 )
 
 // options declares every option outside [[apps]], in the order of the reference page.
-var options = slices.Concat(nodeOptions, imOptions, fabricOptions, appStoreOptions)
+var options = slices.Concat(nodeOptions, imOptions, consoleOptions, fabricOptions, appStoreOptions)
 
 // nodeOptions declares all but what nodes share things through and where apps are kept.
 var nodeOptions = []field[Config]{

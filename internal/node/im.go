@@ -206,12 +206,13 @@ func (n *Node) startIM(ctx, background context.Context) error {
 		n.goes("im-webhooks", func() error { return n.im.hooks.Run(background, n.im.server) })
 	}
 	n.im.ws.show(http.HandlerFunc(n.upgradeIM))
+	login := n.imLogin(token)
 	if n.config.IM.OpenAPI {
 		token = ""
 	}
 	apiOptions := imapi.Options{
 		Token: token, MaxBody: n.config.HTTP.MaxBody, Addresses: n.imAddresses, CommandSync: n.config.IM.CommandSync,
-		Health: n.imHealth, Logger: n.log.With("part", "im"),
+		Health: n.imHealth, Logger: n.log.With("part", "im"), Login: login, Dropped: n.metrics.Drop,
 		Node: imapi.Node{
 			ID: number, Name: n.config.Node.Name, Version: Version(), Started: time.Now(), ManagerUID: n.config.IM.ManagerUID,
 		},

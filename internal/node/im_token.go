@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -8,9 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/parleyio/parley/internal/config"
+	imapi "github.com/parleyio/parley/internal/im/api"
 )
 
 // IMTokenFile is the file in the data directory that has the token of the messaging API.
@@ -46,4 +52,26 @@ func (n *Node) imToken() (string, error) {
 		return "", fmt.Errorf("keep the token of messaging: %w", err)
 	}
 	return token, nil
+}
+
+// imLogin returns who may log in by /manager/login: the configured users, and the manager of messaging
+// with the token of its API.
+func (n *Node) imLogin(token string) imapi.Login {
+	c := n.config.Console
+	login := imapi.Login{
+		Managers: map[string]imapi.Manager{}, Secret: imapi.SessionSecret(cmp.Or(c.SessionSecret, token)),
+		Lifetime: c.SessionLifetime,
+		Client: func(r *http.Request) string {
+			host, _, _ := net.SplitHostPort(n.imClient(r))
+			return host
+		},
+	}
+	for _, text := range c.Users {
+		u, _ := config.ParseConsoleUser(text) // it was checked
+		login.Managers[u.Name] = imapi.Manager{Password: u.Password, Permissions: u.Permissions}
+	}
+	if uid := n.config.IM.ManagerUID; uid != "" {
+		login.Managers[uid] = imapi.Manager{Password: token, Permissions: "*:rw"}
+	}
+	return login
 }

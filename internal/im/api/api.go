@@ -1,7 +1,7 @@
 // Package api is the HTTP API of messaging for the application, with the routes and shapes of
 // WuKongIM's, odd ones included.
 //
-// It may import im and its rooms. It must never import another surface, the fabric's drivers or the
+// It may import im and its rooms, and ratelimit. It must never import another surface, the fabric's drivers or the
 // cluster.
 package api
 
@@ -17,6 +17,7 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/im"
 	"github.com/parleyio/parley/internal/im/message"
+	"github.com/parleyio/parley/internal/ratelimit"
 )
 
 // Options configure the API.
@@ -30,7 +31,10 @@ type Options struct {
 	Webhooks Webhooks
 	Health   func() error
 	Node     Node
-	Logger   *slog.Logger
+	Login    Login
+	// Dropped counts what is refused because there is too much of it.
+	Dropped func(reason string)
+	Logger  *slog.Logger
 }
 
 // Webhooks are the requests to the application that were given up.
@@ -52,11 +56,12 @@ type API struct {
 	options Options
 	server  *im.Server
 	mux     *http.ServeMux
+	logins  *ratelimit.Keyed[string] // by address
 }
 
 // New returns the handler of all routes.
 func New(server *im.Server, options Options) *API {
-	a := &API{options: options, server: server, mux: http.NewServeMux()}
+	a := &API{options: options, server: server, mux: http.NewServeMux(), logins: newLoginLimit()}
 	for pattern, handle := range map[string]func(*call) (any, error){
 		"POST /user/token":                        a.setToken,
 		"POST /user/device_quit":                  a.deviceQuit,
@@ -109,6 +114,7 @@ func New(server *im.Server, options Options) *API {
 		"GET /varz":                               a.varz,
 		"GET /varz/setting":                       a.varzSetting,
 		"GET /migrate/result":                     a.migrateResult,
+		"POST /manager/login":                     a.login,
 		"GET /tag":                                a.tag,
 		"GET /tags":                               a.tags,
 		"POST /tag/remove":                        a.tagRemove,
@@ -130,9 +136,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	open := r.URL.Path == "/health"
+	open := r.URL.Path == "/health" || r.URL.Path == "/manager/login"
 	if !open && a.options.Token != "" &&
-		subtle.ConstantTimeCompare([]byte(r.Header.Get("token")), []byte(a.options.Token)) != 1 {
+		subtle.ConstantTimeCompare([]byte(r.Header.Get("token")), []byte(a.options.Token)) != 1 && !a.session(r) {
 		write(w, http.StatusUnauthorized, failure{"the header token is missing or wrong", http.StatusUnauthorized})
 		return
 	}

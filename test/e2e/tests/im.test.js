@@ -259,6 +259,38 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     assert.equal((await im.get('/migrate/result')).body.status, 'completed');
   });
 
+  it('lets managers log in', async (t) => {
+    const im = await startIM(t, {}, { console: { users: ['root:pass:*', 'guest:guest:[*:r]', 'op:pass:[slots:rw]'] } });
+    const login = async (username, password) => {
+      const response = await fetch(`${im.api}/manager/login`, { method: 'POST', body: JSON.stringify({ username, password }) });
+      return { code: response.status, body: await response.json() };
+    };
+    const as = async (token, method, route, body) =>
+      (await fetch(im.api + route, { method, headers: { Authorization: `Bearer ${token}` }, body })).status;
+    const root = await login('root', 'pass');
+    const { token, exp, ...rest } = root.body;
+    assert.deepEqual([root.code, rest], [200, { username: 'root', permissions: '*:rw' }]);
+    const claims = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
+    assert.deepEqual(Object.keys(claims).sort(), ['exp', 'iat', 'iss', 'username']);
+    assert.equal(claims.exp, exp);
+    assert.ok(Math.abs(exp - Date.now() / 1000 - 30 * 86400) < 60);
+    const systems = JSON.stringify({ uids: ['s'] });
+    assert.equal(await as(token, 'POST', '/user/systemuids_add', systems), 200);
+    const guest = (await login('guest', 'guest')).body;
+    assert.equal(guest.permissions, '*:r');
+    assert.equal(await as(guest.token, 'GET', '/user/systemuids'), 200);
+    assert.equal(await as(guest.token, 'POST', '/user/systemuids_add', systems), 401);
+    assert.equal(await as((await login('op', 'pass')).body.token, 'GET', '/user/systemuids'), 401);
+    assert.equal((await login('____manager', im.token)).body.permissions, '*:rw');
+    const forged = [Buffer.from('{"alg":"none"}').toString('base64url'), token.split('.')[1], ''].join('.');
+    for (const bad of [forged, `${token}x`, token.slice(0, -4), '']) assert.equal(await as(bad, 'GET', '/user/systemuids'), 401);
+    for (const [name, password] of [['root', 'wrong'], ['nobody', ''], ['root', ''], ['____manager', '']]) {
+      assert.deepEqual(await login(name, password), { code: 400, body: { msg: 'username or password is wrong', status: 400 } });
+    }
+    for (let i = 0; i < 20; i++) await login('root', 'guess');
+    assert.match((await login('root', 'pass')).body.msg, /too many/);
+  });
+
   it('ends the connections that a master device replaces', async (t) => {
     const im = await startIM(t, { token_auth: true });
     const token = (level) => im.post('/user/token', { uid: 'alice', token: 't', device_flag: 1, device_level: level });

@@ -108,6 +108,7 @@ type Server struct {
 	hub      *hub
 	workers  *workers
 	metrics  *Metrics
+	permits  *permits
 	source   *source // nil for none
 
 	running sync.WaitGroup
@@ -118,7 +119,7 @@ type Server struct {
 
 // Open opens the index and the logs. Nobody is served before Run.
 func Open(ctx context.Context, options Options) (*Server, error) {
-	s := &Server{options: options, metrics: options.Metrics, cursors: map[cursorKey]uint64{}}
+	s := &Server{options: options, metrics: options.Metrics, cursors: map[cursorKey]uint64{}, permits: newPermits()}
 	s.ids = newIDMaker(options.NodeID)
 	s.hub = newHub(s)
 	s.workers = newWorkers()

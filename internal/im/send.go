@@ -11,7 +11,6 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/im/journal"
 	"github.com/parleyio/parley/internal/im/message"
-	"github.com/parleyio/parley/internal/im/registry"
 	"github.com/parleyio/parley/internal/im/wire"
 )
 
@@ -78,7 +77,7 @@ func (o *outgoing) send() {
 	}
 	m, reason := s.messageOf(o.uid, o.packet)
 	if reason == wire.ReasonSuccess {
-		reason = s.permit(o.uid, m)
+		reason = s.permit(o.uid, m.Channel.Base())
 	}
 	if reason != wire.ReasonSuccess {
 		o.answer(reason, m.ID, 0)
@@ -181,93 +180,6 @@ func newClientMsgNo() string {
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // it never fails
 	return hex.EncodeToString(random[:])
-}
-
-// permit tells whether a user may send a message, in the order of the original.
-func (s *Server) permit(uid string, m *message.Message) wire.Reason {
-	own, _, err := s.registry.Channel(message.Channel{ID: uid, Type: message.Person})
-	if err != nil {
-		return wire.ReasonSystemError
-	}
-	if own.SendBan {
-		return wire.ReasonSendBanned
-	}
-	c := m.Channel.Base()
-	known, _, err := s.registry.Channel(c)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case known.Ban:
-		return wire.ReasonBanned
-	case known.Disband:
-		return wire.ReasonDisbanded
-	}
-	switch c.Type {
-	case message.CustomerService, message.Info, message.Visitors, message.Agent:
-		return wire.ReasonSuccess
-	}
-	if s.isSystem(uid) {
-		return wire.ReasonSuccess
-	}
-	if c.Type == message.Person {
-		return s.permitPerson(uid, c)
-	}
-	return s.permitMember(uid, c)
-}
-
-// isSystem tells whether an account may do everything.
-func (s *Server) isSystem(uid string) bool {
-	if uid == SystemUID || uid == s.options.ManagerUID && uid != "" {
-		return true
-	}
-	_, is, err := s.registry.Has(registry.System, registry.SystemChannel, uid)
-	return err == nil && is
-}
-
-func (s *Server) permitPerson(uid string, c message.Channel) wire.Reason {
-	to := message.Channel{ID: c.SeenBy(uid), Type: message.Person}
-	if s.isSystem(to.ID) {
-		return wire.ReasonSuccess
-	}
-	if reason := s.listed(registry.Deny, to, uid, wire.ReasonInDenyList, wire.ReasonSuccess); reason != wire.ReasonSuccess {
-		return reason
-	}
-	if !s.options.PersonAllowList {
-		return wire.ReasonSuccess
-	}
-	return s.listed(registry.Allow, to, uid, wire.ReasonSuccess, wire.ReasonNotInAllow)
-}
-
-func (s *Server) permitMember(uid string, c message.Channel) wire.Reason {
-	if reason := s.listed(registry.Deny, c, uid, wire.ReasonInDenyList, wire.ReasonSuccess); reason != wire.ReasonSuccess {
-		return reason
-	}
-	if open := c.Type == message.Data || c.Type == message.Live || c.Type == message.Temporary; !open {
-		reason := s.listed(registry.Members, c, uid, wire.ReasonSuccess, wire.ReasonNotSubscriber)
-		if reason != wire.ReasonSuccess {
-			return reason
-		}
-	}
-	nobody, err := s.registry.Empty(registry.Allow, c)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case nobody:
-		return wire.ReasonSuccess
-	}
-	return s.listed(registry.Allow, c, uid, wire.ReasonSuccess, wire.ReasonNotInAllow)
-}
-
-// listed returns one reason for a user who is on a list, and another for one who is not.
-func (s *Server) listed(kind registry.Kind, c message.Channel, uid string, is, isNot wire.Reason) wire.Reason {
-	_, found, err := s.registry.Has(kind, c, uid)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case found:
-		return is
-	}
-	return isNot
 }
 
 // pass hands a message that is not stored to those who are online now, on all nodes.

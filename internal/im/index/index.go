@@ -16,12 +16,15 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
 // Sizes in bytes. A node whose index is larger than its cache reads from the system's.
 const (
 	cacheSize    = 32 << 20
 	memTableSize = 8 << 20
+	// filterBits is bits for each key in filters: one of 100 keys that are not there is looked for in vain.
+	filterBits = 10
 )
 
 // ErrClosed says that the index was closed.
@@ -54,12 +57,15 @@ const closePause = time.Millisecond
 func Open(dir string, logger *slog.Logger) (*Index, error) {
 	cache := pebble.NewCache(cacheSize)
 	defer cache.Unref()
+	filter := pebble.LevelOptions{FilterPolicy: bloom.FilterPolicy(filterBits)}
 	options := &pebble.Options{
 		Cache:              cache,
 		MemTableSize:       memTableSize,
 		FormatMajorVersion: pebble.FormatNewest,
-		DisableWAL:         true, // what a crash loses of the newest rows is followed again
-		Logger:             quiet{logger},
+		// Most keys that are looked for alone are not there: what a sender sends again, what nobody has set.
+		Levels:     [7]pebble.LevelOptions{filter, filter, filter, filter, filter, filter, filter},
+		DisableWAL: true, // what a crash loses of the newest rows is followed again
+		Logger:     quiet{logger},
 	}
 	db, err := pebble.Open(dir, options)
 	if pebble.IsCorruptionError(err) {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/im/index"
@@ -51,6 +52,7 @@ const tableDocument = 'D'
 type Registry struct {
 	options Options
 	log     fabric.Log
+	rules   atomic.Uint64 // how often channels or sets changed
 
 	mu       sync.Mutex // guards the following fields
 	position uint64     // of the log up to which the index has it
@@ -110,6 +112,10 @@ func (r *Registry) Position() uint64 {
 	return r.position
 }
 
+// Rules returns a number that is another one when a channel's settings or a set have changed: what was
+// found out from them before holds as long as it is the same.
+func (r *Registry) Rules() uint64 { return r.rules.Load() }
+
 // Await waits until this node has the entry with that number.
 func (r *Registry) Await(ctx context.Context, seq uint64) error {
 	for {
@@ -167,6 +173,9 @@ func (r *Registry) apply(e fabric.Entry) error {
 	}
 	if err := batch.Commit(logName, e.Seq); err != nil {
 		return err
+	}
+	if isSet(e.Subject) || isChannel(e.Subject) {
+		r.rules.Add(1)
 	}
 	r.mu.Lock()
 	r.position = e.Seq

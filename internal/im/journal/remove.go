@@ -20,6 +20,8 @@ const (
 	cleanInterval = 10 * time.Second
 	// maxCleaned bounds the entries that one look takes on.
 	maxCleaned = 256
+	// maxErased bounds the ranges of keys that are taken off the disk at once, each for about 10 ms.
+	maxErased = 16
 )
 
 // remove applies the order to remove messages.
@@ -48,7 +50,9 @@ func (a *applying) remove(m *message.Message, head Head, at uint64) error {
 		a.heads[m.Channel] = head
 	}
 	a.mu.Lock()
-	a.erased = append(a.erased, keyRange{from, end})
+	if len(a.erased) < maxErased { // the database does it by itself, some time
+		a.erased = append(a.erased, keyRange{from, end})
+	}
 	a.mu.Unlock()
 	return nil
 }

@@ -141,12 +141,15 @@ func testLockFair(t *testing.T, p fabric.Provider) {
 	held := acquire(t, l, "fair", 5*time.Second)
 	order := make(chan int, 5)
 	for i := range 5 {
+		started := make(chan struct{})
 		go func() {
+			close(started)
 			mine := acquire(t, l, "fair", 5*time.Second)
 			order <- i
 			_ = mine.Release(ctx)
 		}()
-		time.Sleep(20 * time.Millisecond) // so that each stands in line before the next
+		<-started
+		time.Sleep(50 * time.Millisecond) // to stand in line, which nothing tells of
 	}
 	must(t, "release", held.Release(ctx))
 	for want := range 5 {

@@ -179,7 +179,7 @@ func (b Batch) Write() error {
 		return err
 	}
 	defer b.index.done()
-	if err := b.batch.Commit(pebble.NoSync); err != nil {
+	if err := errors.Join(b.batch.Commit(pebble.NoSync), b.batch.Close()); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
 	return nil

@@ -12,8 +12,11 @@ import (
 	"github.com/parleyio/parley/internal/im/message"
 )
 
-// applyBatch is how many entries are applied together at most.
-const applyBatch = 256
+// applyBatch and applySize bound the entries that are applied together, by their number and bytes.
+const (
+	applyBatch = 64
+	applySize  = 1 << 20
+)
 
 // run follows the slot's log and applies it.
 func (s *slot) run(ctx context.Context) error {
@@ -34,11 +37,13 @@ func (s *slot) run(ctx context.Context) error {
 	batch := make([]fabric.Entry, 0, applyBatch)
 	for e := range entries {
 		batch = append(batch[:0], e)
-		for more := true; more && len(batch) < applyBatch; {
+		size := len(e.Payload)
+		for more := true; more && len(batch) < applyBatch && size < applySize; {
 			select {
 			case e, open := <-entries:
 				if more = open; open {
 					batch = append(batch, e)
+					size += len(e.Payload)
 				}
 			default:
 				more = false

@@ -1,9 +1,6 @@
 package fabric
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // SendTimeout is after how long a Send that nobody answered has failed.
 const SendTimeout = 5 * time.Second
@@ -12,8 +9,6 @@ const SendTimeout = 5 * time.Second
 type NewEntry struct {
 	Subject string
 	Payload []byte
-	// TTL is after how long the entry is removed, in whole seconds; 0 is never.
-	TTL time.Duration
 }
 
 // PipeLog is a Log that takes many appends at a time from one writer. The drivers of Redis do not
@@ -33,9 +28,6 @@ type PipeLog interface {
 func CheckSend(e NewEntry) error {
 	if err := CheckSubject(e.Subject); err != nil {
 		return err
-	}
-	if e.TTL < 0 || e.TTL%time.Second != 0 {
-		return fmt.Errorf("TTL %v is not in whole seconds: %w", e.TTL, ErrInvalidConfig)
 	}
 	return CheckValue(e.Payload)
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -153,8 +154,12 @@ func (s *Server) openLogs(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var told func(slot int) uint64
+	if s.options.Reports != nil {
+		told = s.told
+	}
 	s.journal, err = journal.Open(ctx, journal.Options{
-		Slots: s.options.Slots, Open: s.options.Open, Index: s.index, Floor: s.floor, Applied: s.applied, Logger: s.options.Logger,
+		Slots: s.options.Slots, Open: s.options.Open, Index: s.index, Floor: s.floor, Told: told, Applied: s.applied, Logger: s.options.Logger,
 	})
 	return err
 }
@@ -255,6 +260,18 @@ func (s *Server) Close() error {
 		return fmt.Errorf("close messaging: %w", err)
 	}
 	return nil
+}
+
+// ToldMark is the registry's mark of how far the messages of a slot are in the queue of webhooks.
+func ToldMark(slot int) string { return "webhook-" + strconv.Itoa(slot) }
+
+// told is the place of the newest entry that webhooks need no more, 0 while nobody knows.
+func (s *Server) told(slot int) uint64 {
+	mark, _, err := s.registry.Mark(ToldMark(slot))
+	if err != nil {
+		return 0
+	}
+	return mark
 }
 
 // applied takes a message that is stored, from the log.

@@ -68,7 +68,10 @@ func (s *Server) mayNow(uid string, c message.Channel) wire.Reason {
 	case message.CustomerService, message.Info, message.Visitors, message.Agent:
 		return wire.ReasonSuccess
 	}
-	if s.isSystem(uid) {
+	switch system, err := s.isSystem(uid); {
+	case err != nil:
+		return wire.ReasonSystemError
+	case system:
 		return wire.ReasonSuccess
 	}
 	if c.Type == message.Person {
@@ -78,17 +81,20 @@ func (s *Server) mayNow(uid string, c message.Channel) wire.Reason {
 }
 
 // isSystem tells whether an account may do everything.
-func (s *Server) isSystem(uid string) bool {
+func (s *Server) isSystem(uid string) (is bool, err error) {
 	if uid == SystemUID || uid == s.options.ManagerUID && uid != "" {
-		return true
+		return true, nil
 	}
-	_, is, err := s.registry.Has(registry.System, registry.SystemChannel, uid)
-	return err == nil && is
+	_, is, err = s.registry.Has(registry.System, registry.SystemChannel, uid)
+	return is, err
 }
 
 func (s *Server) permitPerson(uid string, c message.Channel) wire.Reason {
 	to := message.Channel{ID: c.SeenBy(uid), Type: message.Person}
-	if s.isSystem(to.ID) {
+	switch system, err := s.isSystem(to.ID); {
+	case err != nil:
+		return wire.ReasonSystemError
+	case system:
 		return wire.ReasonSuccess
 	}
 	if reason := s.listed(registry.Deny, to, uid, wire.ReasonInDenyList, wire.ReasonSuccess); reason != wire.ReasonSuccess {

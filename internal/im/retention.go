@@ -18,6 +18,9 @@ type Retention struct {
 	Bytes uint64 // of payloads
 }
 
+// floorTimeout bounds the wait for the floor of a channel to be stored.
+const floorTimeout = 10 * time.Second
+
 // maxRetained bounds the channels that one sweep shortens; the next one goes on.
 const maxRetained = 1000
 
@@ -126,11 +129,15 @@ func (s *Server) RemoveBefore(ctx context.Context, c message.Channel, before uin
 	if before == 0 || before > head.Seq {
 		before = head.Seq + 1 // what is stored meanwhile is not meant
 	}
-	if err := s.remove(ctx, c, message.Removal{Before: before}); err != nil {
+	what := message.Removal{Before: before}
+	if err := s.order(ctx, c, what); err != nil {
 		return err
 	}
-	_, err = s.registry.ChangeChannel(ctx, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
-	return err
+	// Without it, the order stays in the log for good; so it is written although nobody waits any more.
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), floorTimeout)
+	defer cancel()
+	_, err = s.registry.ChangeChannel(writing, c, func(known *registry.Channel) { known.Floor = max(known.Floor, before) })
+	return errors.Join(err, s.journal.AwaitRemoved(ctx, c, what))
 }
 
 // RemoveOne removes a message for good, or returns fabric.ErrNotFound. Its number is not given again.
@@ -138,19 +145,20 @@ func (s *Server) RemoveOne(ctx context.Context, c message.Channel, seq uint64) e
 	if _, err := s.journal.Get(c, seq); err != nil {
 		return err
 	}
-	return s.remove(ctx, c, message.Removal{From: seq, Before: seq + 1})
+	what := message.Removal{From: seq, Before: seq + 1}
+	if err := s.order(ctx, c, what); err != nil {
+		return err
+	}
+	return s.journal.AwaitRemoved(ctx, c, what)
 }
 
-// remove returns when the order to remove messages is stored and this node has done so.
-func (s *Server) remove(ctx context.Context, c message.Channel, what message.Removal) error {
+// order returns when the order to remove messages is stored.
+func (s *Server) order(ctx context.Context, c message.Channel, what message.Removal) error {
 	if what.Before == 1 {
 		return nil // there never was one
 	}
 	now := time.Now()
 	_, err := s.store(ctx, &message.Message{ID: s.ids.next(now), Channel: c, Time: now.UnixMilli(), Removes: what})
-	if err == nil {
-		err = s.journal.AwaitRemoved(ctx, c, what)
-	}
 	if err != nil {
 		return fmt.Errorf("remove messages of channel %s: %w", c.Key(), err)
 	}

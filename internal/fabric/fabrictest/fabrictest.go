@@ -101,7 +101,6 @@ var contract = map[string]func(*testing.T, fabric.Provider){
 	"lock/close":                  testLockClose,
 	"log/entries":                 testLog,
 	"log/send":                    testLogSend,
-	"log/send with a TTL":         testLogTTL,
 	"log/values":                  testLogValues,
 	"log/expectations":            testLogExpectations,
 	"log/race":                    testLogRace,

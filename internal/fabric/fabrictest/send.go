@@ -1,11 +1,9 @@
 package fabrictest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -57,27 +55,9 @@ func testLogSend(t *testing.T, p fabric.Provider) {
 	for what, e := range map[string]fabric.NewEntry{
 		"a wildcard": newEntry("a.*", "x"),
 		"large":      {Subject: "a", Payload: make([]byte, fabric.MaxValueSize+1)},
-		"a TTL":      {Subject: "a", TTL: time.Millisecond},
 	} {
 		if l.Send(31, e, done) == nil {
 			t.Errorf("%s is sent", what)
 		}
 	}
-}
-
-// testLogTTL sends an entry that goes by itself.
-func testLogTTL(t *testing.T, p fabric.Provider) {
-	l := openPipe(t, p)
-	done := make(chan error, 2)
-	must(t, "send", l.Send(0, newEntry("a", "stays"), func(err error) { done <- err }))
-	goes := newEntry("a", "goes")
-	goes.TTL = time.Second
-	must(t, "send", l.Send(1, goes, func(err error) { done <- err }))
-	for range 2 {
-		must(t, "sent", <-done)
-	}
-	eventually(t, "the one with a TTL goes", func() bool {
-		info, err := l.Info(context.Background())
-		return err == nil && info.Entries == 1 && info.LastSeq == 2
-	})
 }

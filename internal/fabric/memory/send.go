@@ -30,10 +30,7 @@ func (s *logStore) send(last uint64, entry fabric.NewEntry) error {
 	if last != s.last {
 		return fabric.ErrConflict
 	}
-	seq := s.append(entry.Subject, entry.Payload)
-	if entry.TTL > 0 {
-		time.AfterFunc(entry.TTL, func() { s.expire(seq) })
-	}
+	s.append(entry.Subject, entry.Payload)
 	s.retain()
 	s.wake()
 	return nil
@@ -53,12 +50,4 @@ func (s *logStore) append(subject string, payload []byte) uint64 {
 func (s *logStore) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})
-}
-
-func (s *logStore) expire(seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i := s.index(seq); i < len(s.entries) && s.entries[i].Seq == seq {
-		s.removeAt(i)
-	}
 }

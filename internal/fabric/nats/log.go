@@ -47,10 +47,7 @@ func openLog(ctx context.Context, p *Provider, config fabric.LogConfig) (*log, e
 		MaxMsgsPerSubject: limit(config.MaxPerSubject),
 		Discard:           jetstream.DiscardOld,
 		AllowDirect:       true,
-		// For Send.
-		AllowAtomicPublish: true,
-		AllowMsgTTL:        true,
-		Duplicates:         window,
+		Duplicates:        window,
 	})
 	if err != nil {
 		return nil, err

@@ -76,9 +76,6 @@ func (s *sender) send(prefix string, last uint64, entry fabric.NewEntry, done fu
 	msg.Data = entry.Payload
 	msg.Reply = s.inbox + strconv.FormatUint(s.count, 10)
 	msg.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(last, 10))
-	if entry.TTL > 0 {
-		msg.Header.Set(jetstream.MsgTTLHeader, strconv.Itoa(int(entry.TTL/time.Second)))
-	}
 	if err := s.provider.conn.PublishMsg(msg); err != nil {
 		return err
 	}

@@ -431,14 +431,17 @@ func (a *API) recall(c *call) (any, error) {
 	if len(seqs) == 0 {
 		return noMessage, nil
 	}
+	removed := false
 	for _, seq := range seqs {
-		err := a.server.RemoveOne(c, channel, seq)
-		if errors.Is(err, fabric.ErrNotFound) {
-			return noMessage, nil
-		}
-		if err != nil {
+		switch err := a.server.RemoveOne(c, channel, seq); {
+		case err == nil:
+			removed = true
+		case !errors.Is(err, fabric.ErrNotFound): // one that is gone was recalled before
 			return nil, err
 		}
+	}
+	if !removed {
+		return noMessage, nil
 	}
 	return nil, nil
 }

@@ -52,7 +52,7 @@ func (t *teller) run(ctx context.Context) {
 
 // tell hands the next messages to the queue and returns how many entries it read.
 func (t *teller) tell(ctx context.Context) (int, error) {
-	name := "webhook-" + strconv.Itoa(t.slot)
+	name := im.ToldMark(t.slot)
 	if t.mark == 0 {
 		mark, known, err := t.server.Registry().Mark(name)
 		if err != nil {
@@ -91,8 +91,9 @@ func (t *teller) tell(ctx context.Context) (int, error) {
 	if err := t.server.Registry().SetMark(ctx, name, last); err != nil {
 		return 0, err
 	}
+	entries := int(last - t.mark)
 	t.mark = last
-	return len(list), nil
+	return entries, nil
 }
 
 // ofAgents returns the messages of agents' channels.

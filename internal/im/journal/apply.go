@@ -78,6 +78,7 @@ func (s *slot) apply(ctx context.Context, entries []fabric.Entry) error {
 			}
 			a = s.applying()
 		}
+		a.late = time.Since(raw.Time) > lateAfter
 		if err := a.add(ctx, e, raw.Seq); err != nil {
 			return err
 		}
@@ -103,7 +104,11 @@ type applying struct {
 	messages []*message.Message // that count
 	last     uint64             // entry
 	garbage  bool
+	late     bool // the entry is not new
 }
+
+// lateAfter is the age of an entry from which on what it says may have been removed.
+const lateAfter = time.Second
 
 func (s *slot) applying() *applying {
 	return &applying{slot: s, batch: s.journal.options.Index.Batch(), heads: map[message.Channel]Head{}}
@@ -154,12 +159,26 @@ func (a *applying) add(ctx context.Context, e entry, at uint64) error {
 			a.journal.options.Logger.Warn("a message is not where it should be, and does not count",
 				"slot", a.number, "entry", at, "number", m.Seq, "behind", head.Seq)
 		} else if e.kind == kindMessages && !m.IsRemoval() {
-			a.messages = append(a.messages, m)
-			a.index(m, at)
-			a.indexSent(m, head.Place == 0)
+			if err := a.take(m, head, at); err != nil {
+				return err
+			}
 			a.heads[m.Channel] = Head{Seq: m.Seq, Place: at, ID: m.ID, Time: m.Time}
 		}
 	}
+	return nil
+}
+
+// take notes a new message. One that this node reads late may have been removed since.
+func (a *applying) take(m *message.Message, head Head, at uint64) error {
+	if a.late {
+		floor, err := a.journal.floor(m.Channel)
+		if err != nil || m.Seq < floor {
+			return err
+		}
+	}
+	a.messages = append(a.messages, m)
+	a.index(m, at)
+	a.indexSent(m, head.Seq == 0)
 	return nil
 }
 
@@ -168,20 +187,26 @@ func (a *applying) headOf(c message.Channel) (Head, error) {
 	if head, known := a.heads[c]; known {
 		return head, nil
 	}
-	return a.journal.Head(c)
+	return a.journal.indexHead(c)
 }
 
 // follows tells whether a message of the newest epoch counts: it is behind the message of its channel
 // that it was meant to be behind, unless that was removed since. See the package's comment.
 func (s *slot) follows(ctx context.Context, m *message.Message, head Head, at uint64) (bool, error) {
 	switch {
-	case m.Prev == head.Place:
-		return m.Seq == head.Seq+1, nil
-	case m.Prev == 0: // by an owner whose index was made anew after all messages were removed
+	case m.Prev == 0: // the first, or by an owner that was away, or made its index anew, after all were removed
 		if m.Seq != head.Seq+1 {
-			return false, nil
+			floor, err := s.journal.floor(m.Channel)
+			if err != nil || m.Seq != floor || m.Seq <= head.Seq {
+				return false, err
+			}
+		}
+		if head.Place == 0 {
+			return true, nil
 		}
 		return s.removed(ctx, head.Place)
+	case m.Prev == head.Place:
+		return m.Seq == head.Seq+1, nil
 	case m.Prev < head.Place || m.Prev >= at || m.Seq <= head.Seq:
 		return false, nil
 	}
@@ -282,16 +307,25 @@ func readHead(row []byte) (h Head) {
 	return h
 }
 
-// Head returns the newest message of a channel; of one that has none, a zero value but for the number of
-// the last one that it had.
+// Head returns the newest message of a channel; of one that has none, or whose newest ones were removed
+// while this node was away, only its number.
 func (j *Journal) Head(c message.Channel) (Head, error) {
-	row, err := j.options.Index.Get(index.Key(tableHead, c.Key()))
+	head, err := j.indexHead(c)
 	if err != nil {
-		return Head{}, err
+		return head, err
 	}
-	if row == nil && j.options.Floor != nil { // all of its messages may have been removed before this index was made
-		floor, err := j.options.Floor(c)
-		return Head{Seq: max(floor, 1) - 1}, err
+	floor, err := j.floor(c)
+	if floor > head.Seq+1 {
+		head = Head{Seq: floor - 1}
+	}
+	return head, err
+}
+
+// indexHead is the newest message that this node has had.
+func (j *Journal) indexHead(c message.Channel) (Head, error) {
+	row, err := j.options.Index.Get(index.Key(tableHead, c.Key()))
+	if err != nil || row == nil {
+		return Head{}, err
 	}
 	return readHead(row), nil
 }

@@ -18,6 +18,11 @@
 // channel it was meant to be, and a message counts only if the newest epoch and entry are those.
 // That every node finds alike from the log; its writer does not tell the sender of a message before
 // all that went before it are stored.
+//
+// To remove messages is an order in the log as well, so a node that makes its index anew comes to the
+// same. What is left in the log goes later, see remove.go: a message that shares its entry with others
+// that stay is moved with them, keeps its number and counts without a predecessor; one whose
+// predecessor is gone from the log counts behind whatever is there.
 package journal
 
 import (
@@ -55,6 +60,9 @@ type Options struct {
 	// Floor returns the number of the oldest message of a channel that is kept, 0 when nothing was
 	// removed by its age or number; nil for never.
 	Floor func(c message.Channel) (uint64, error)
+	// Told returns the place in a slot's log up to which entries may be rewritten, because nobody reads them
+	// there any more; nil for all.
+	Told func(slot int) uint64
 	// Applied is told of each new message that is stored, in the order of its log, when the index has it.
 	// Each log has its own goroutine; the call holds up only that.
 	Applied func(m *message.Message)
@@ -198,7 +206,7 @@ const (
 	tableSent     = 's' // user, channel: the user's newest message there
 	tableExpiry   = 'x' // time, channel, number: nothing
 	tableRemoved  = 'r' // channel, number before which messages were removed: the number of the first
-	tableGarbage  = 'g' // log, place: nothing; the entry has messages that were removed
+	tableGarbage  = 'g' // log, place of an entry with messages that were removed: nothing; of an order: its bound, channel
 )
 
 func idText(id int64) string { return strconv.FormatInt(id, 36) }

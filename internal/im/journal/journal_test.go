@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,9 @@ type node struct {
 	index   *index.Index
 	stop    func()
 	applied atomic.Int64
-	sends   atomic.Int64 // tries to store something
+	floor   atomic.Uint64 // of every channel
+	told    atomic.Uint64 // up to where webhooks have the logs
+	sends   atomic.Int64  // tries to store something
 }
 
 // faulty has logs fail in the ways of a real one: answers get lost, entries as well.
@@ -62,6 +65,7 @@ func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
 		t.Fatal(err)
 	}
 	n := &node{t: t, index: x}
+	n.told.Store(math.MaxUint64)
 	n.Journal, err = Open(context.Background(), Options{
 		Slots: 2, Index: x, Logger: slog.New(slog.DiscardHandler),
 		Open: func(ctx context.Context, config fabric.LogConfig) (fabric.Log, error) {
@@ -71,6 +75,8 @@ func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
 			}
 			return faulty{l.(fabric.PipeLog), rate, &n.sends}, nil
 		},
+		Floor:   func(message.Channel) (uint64, error) { return n.floor.Load(), nil },
+		Told:    func(int) uint64 { return n.told.Load() },
 		Applied: func(*message.Message) { n.applied.Add(1) },
 	})
 	if err != nil {

@@ -94,11 +94,11 @@ func (j *Journal) Entries(ctx context.Context, slot int, from uint64, limit int)
 			if m.Channel.IsCommands() || m.IsRemoval() {
 				continue
 			}
-			seq, err := j.SeqOfID(m.Channel, m.ID)
+			row, err := j.options.Index.Get(index.KeySeq(tableMessage, m.Channel.Key(), m.Seq))
 			if err != nil {
 				return nil, 0, err
 			}
-			if seq == m.Seq {
+			if row != nil && readPlace(row).at == e.Seq { // it counts, and was not removed
 				list = append(list, m)
 			}
 		}

@@ -20,8 +20,6 @@ const (
 	cleanInterval = 10 * time.Second
 	// maxCleaned bounds the entries that one look takes on.
 	maxCleaned = 256
-	// maxErased bounds the ranges of keys that are taken off the disk at once, each for about 10 ms.
-	maxErased = 16
 )
 
 // remove applies the order to remove messages.
@@ -29,31 +27,50 @@ func (a *applying) remove(m *message.Message, head Head, at uint64) error {
 	key := m.Channel.Key()
 	from, end := index.KeySeq(tableMessage, key, m.Removes.From), index.KeySeq(tableMessage, key, m.Removes.Before)
 	last := uint64(0)
+	var failed error
 	err := a.journal.options.Index.Each(from, end, false, func(_, value []byte) bool {
 		if at := readPlace(value).at; at != last { // mostly one entry has several of a channel
 			a.isGarbage(at)
 			last = at
 		}
-		return true
+		if m.Removes.From == 0 { // of a single one it stays known what its sender sends again
+			failed = forget(a.batch, value)
+		}
+		return failed == nil
 	})
-	if err != nil {
+	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
 	a.batch.DeleteRange(from, end)
 	if m.Removes.From == 0 {
 		a.batch.DeleteRange(index.KeySeq(tableRemoved, key, 0), index.KeySeq(tableRemoved, key, m.Removes.Before))
-		a.isGarbage(at) // the order itself, as soon as the registry has the floor
+		// The order itself goes as well, when the floor is known.
+		order := append(binary.AppendUvarint(nil, m.Removes.Before), key...)
+		a.batch.Set(index.KeySeq(tableGarbage, a.name, at), order)
+		a.garbage = true
 	}
 	a.batch.Set(index.KeySeq(tableRemoved, key, m.Removes.Before), binary.AppendUvarint(nil, m.Removes.From))
 	if head.Seq+1 < m.Removes.Before { // an index that is made anew, after the newest message was removed
-		head.Seq = m.Removes.Before - 1
-		a.heads[m.Channel] = head
+		a.heads[m.Channel] = Head{Seq: m.Removes.Before - 1}
 	}
-	a.mu.Lock()
-	if len(a.erased) < maxErased { // the database does it by itself, some time
+	if m.Removes.From > 0 { // of many the database does it by itself, some time
+		a.mu.Lock()
 		a.erased = append(a.erased, keyRange{from, end})
+		a.mu.Unlock()
 	}
-	a.mu.Unlock()
+	return nil
+}
+
+// forget deletes what else the index has of the message in a row.
+func forget(batch index.Batch, row []byte) error {
+	_, encoded := cutPlace(row)
+	m, err := message.Decode(encoded)
+	if err != nil {
+		return err
+	}
+	key := m.Channel.Key()
+	batch.Delete(index.Key(tableID, key, idText(m.ID)))
+	batch.Delete(index.Key(tableNo, key, m.ClientMsgNo, m.From))
 	return nil
 }
 
@@ -70,6 +87,10 @@ func (a *applying) moved(m *message.Message, head Head, at uint64) error {
 		}
 		if removed { // while it was moved
 			a.isGarbage(at)
+			if head.Seq == m.Seq { // what comes next was sent behind this place
+				head.Place = at
+				a.heads[m.Channel] = head
+			}
 			return nil
 		}
 		return a.indexMoved(m, head, at)
@@ -115,12 +136,10 @@ func (j *Journal) AwaitRemoved(ctx context.Context, c message.Channel, what mess
 }
 
 // isRemoved tells whether there was an order to remove a message.
-func (j *Journal) isRemoved(m *message.Message) (removed bool, err error) {
-	if j.options.Floor != nil {
-		floor, err := j.options.Floor(m.Channel)
-		if err != nil || m.Seq < floor {
-			return m.Seq < floor, err
-		}
+func (j *Journal) isRemoved(m *message.Message) (removed bool, _ error) {
+	floor, err := j.floor(m.Channel)
+	if err != nil || m.Seq < floor {
+		return m.Seq < floor, err
 	}
 	key := m.Channel.Key()
 	err = j.options.Index.Each(index.KeySeq(tableRemoved, key, m.Seq+1), index.End(index.Prefix(tableRemoved, key)), false,
@@ -130,6 +149,14 @@ func (j *Journal) isRemoved(m *message.Message) (removed bool, err error) {
 			return !removed
 		})
 	return removed, err
+}
+
+// floor is the number of the oldest message that is kept, 0 for all.
+func (j *Journal) floor(c message.Channel) (uint64, error) {
+	if j.options.Floor == nil {
+		return 0, nil
+	}
+	return j.options.Floor(c)
 }
 
 func (s *slot) wakeCleaner() {
@@ -156,43 +183,83 @@ func (s *slot) clean(ctx context.Context) {
 	}
 }
 
-// cleanOnce looks at the entries that have removed messages. What it moves is deleted when the new entry
-// was applied, which wakes the cleaner again.
+// cleanOnce looks at the next entries that have removed messages, and begins anew behind the last. What
+// it moves is deleted when the new entry was applied, which wakes the cleaner again.
 func (s *slot) cleanOnce(ctx context.Context) error {
+	if err := s.erase(); err != nil {
+		return err
+	}
 	x := s.journal.options.Index
-	s.mu.Lock()
-	owned, erased := s.owned, s.erased
-	s.erased = nil
-	s.mu.Unlock()
-	for _, r := range erased {
-		if err := x.Compact(r.from, r.end); err != nil {
-			return err
+	var places []uint64
+	prefix, last := index.Prefix(tableGarbage, s.name), uint64(0)
+	rows := 0
+	err := x.Each(index.KeySeq(tableGarbage, s.name, s.cleaned), index.End(prefix), false, func(key, order []byte) bool {
+		last = index.SeqOf(key)
+		if rows++; len(order) == 0 || s.journal.hasFloor(order) {
+			places = append(places, last)
+		}
+		return rows < maxCleaned
+	})
+	if err != nil {
+		return err
+	}
+	batch := x.Batch()
+	for _, at := range places {
+		var clean bool
+		if clean, err = s.cleanEntry(ctx, at); err != nil {
+			break
+		} else if clean {
+			batch.Delete(index.KeySeq(tableGarbage, s.name, at))
 		}
 	}
-	var places []uint64
-	prefix := index.Prefix(tableGarbage, s.name)
-	err := x.Each(prefix, index.End(prefix), false, func(key, _ []byte) bool {
-		places = append(places, index.SeqOf(key))
-		return len(places) < maxCleaned
-	})
-	batch, left := x.Batch(), 0
-	for _, at := range places {
-		if err != nil {
-			break
-		}
-		var clean bool
-		if clean, err = s.cleanEntry(ctx, at, owned, left == 0); clean {
-			batch.Delete(index.KeySeq(tableGarbage, s.name, at))
-		} else {
-			left++
-		}
+	if s.cleaned = 0; err == nil && rows == maxCleaned {
+		s.cleaned = last + 1
+		s.wakeCleaner()
 	}
 	return errors.Join(err, batch.Write())
 }
 
-// cleanEntry returns whether an entry has nothing to be removed any more. An order to remove messages is
-// deleted when all entries before it are clean: an index that is made anew needs it until then.
-func (s *slot) cleanEntry(ctx context.Context, at uint64, owned, allBefore bool) (bool, error) {
+// hasFloor tells whether the registry has the floor of an order, by its row.
+func (j *Journal) hasFloor(order []byte) bool {
+	before, n := binary.Uvarint(order)
+	if n <= 0 {
+		return true // to be looked at
+	}
+	c, ok := message.ParseKey(string(order[n:]))
+	floor, err := j.floor(c)
+	return !ok || err != nil || floor >= before
+}
+
+// erase takes single messages that were removed off the index's disk.
+func (s *slot) erase() error {
+	s.mu.Lock()
+	erased := s.erased
+	s.erased = nil
+	s.mu.Unlock()
+	for i, r := range erased {
+		if err := s.journal.options.Index.Compact(r.from, r.end); err != nil {
+			s.mu.Lock()
+			s.erased = append(s.erased, erased[i:]...)
+			s.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// cleanEntry returns whether an entry has nothing to be removed any more.
+func (s *slot) cleanEntry(ctx context.Context, at uint64) (bool, error) {
+	s.mu.Lock()
+	move := s.moves[at]
+	under := move != nil && (!move.stored || move.place > s.position)
+	if !under {
+		delete(s.moves, at)
+	}
+	owned := s.owned
+	s.mu.Unlock()
+	if under || s.journal.options.Told != nil && at > s.journal.options.Told(s.number) {
+		return false, nil
+	}
 	page, err := s.log.Read(ctx, ">", at, 1)
 	if err != nil || len(page) == 0 { // it was deleted, or this replica is behind
 		return false, err
@@ -207,16 +274,14 @@ func (s *slot) cleanEntry(ctx context.Context, at uint64, owned, allBefore bool)
 	if err != nil {
 		return false, err
 	}
-	live, err := s.live(e, at)
+	live, waits, err := s.live(e, at)
 	switch {
 	case err != nil:
 		return false, err
 	case len(live) == len(e.messages):
-		return !live[0].IsRemoval(), nil // the registry does not have the floor yet
-	case e.messages[0].IsRemoval() && !allBefore:
-		return false, nil
+		return !waits, nil
 	case len(live) > 0:
-		s.rewrite(live)
+		s.rewrite(live, at)
 		return false, nil
 	}
 	err = s.log.Delete(ctx, at)
@@ -226,71 +291,109 @@ func (s *slot) cleanEntry(ctx context.Context, at uint64, owned, allBefore bool)
 	return true, nil
 }
 
-// live returns what has to be kept of an entry.
-func (s *slot) live(e entry, at uint64) ([]*message.Message, error) {
-	var live []*message.Message
+// live returns what has to be kept of an entry, and whether some of that is to go later.
+func (s *slot) live(e entry, at uint64) (live []*message.Message, waits bool, err error) {
+	now := time.Now().UnixMilli()
 	for _, m := range e.messages {
-		var keep bool
-		if m.IsRemoval() {
-			floor, err := s.journal.floor(m.Channel)
-			if err != nil {
-				return nil, err
-			}
-			keep = m.Removes.From > 0 || floor < m.Removes.Before
-		} else {
-			row, err := s.journal.options.Index.Get(index.KeySeq(tableMessage, m.Channel.Key(), m.Seq))
-			if err != nil {
-				return nil, err
-			}
-			keep = row != nil && readPlace(row).at == at
+		keep, later, err := s.keeps(m, at, now)
+		if err != nil {
+			return nil, false, err
 		}
 		if keep {
 			live = append(live, m)
 		}
+		waits = waits || later
 	}
-	return live, nil
+	return live, waits, nil
 }
 
-func (j *Journal) floor(c message.Channel) (uint64, error) {
-	if j.options.Floor == nil {
-		return 0, nil
+// keeps tells whether a message in an entry has to be kept, and whether for a while alone.
+func (s *slot) keeps(m *message.Message, at uint64, now int64) (keep, later bool, err error) {
+	if m.IsRemoval() {
+		return s.keepsOrder(m, at)
 	}
-	return j.options.Floor(c)
+	row, err := s.journal.options.Index.Get(index.KeySeq(tableMessage, m.Channel.Key(), m.Seq))
+	if err != nil || row != nil && readPlace(row).at == at {
+		return true, false, err
+	}
+	if row != nil || !m.Expired(now) {
+		return false, false, nil
+	}
+	head, err := s.journal.Head(m.Channel) // the newest stays: by it the next one is numbered
+	newest := head.Seq == m.Seq && head.Place == at
+	return newest, newest, err
 }
 
-// rewrite sends messages once more, as one entry.
-func (s *slot) rewrite(live []*message.Message) {
-	now := time.Now()
-	expire := int64(0) // of the entry: when the last of them does
-	for _, m := range live {
-		if m.Expire > 0 {
-			expire = max(expire, 1, m.Seconds()+int64(m.Expire)-now.Unix())
-		}
+// keepsOrder tells the same of an order to remove messages. Those to remove single ones stay, for the
+// numbers and for nodes that are away. Others go when the registry has the floor and all entries before
+// are clean: an index that is made anew needs them until then.
+func (s *slot) keepsOrder(m *message.Message, at uint64) (keep, later bool, err error) {
+	if m.Removes.From > 0 {
+		return true, false, nil
 	}
+	floor, err := s.journal.floor(m.Channel)
+	if err != nil || floor < m.Removes.Before {
+		return true, true, err
+	}
+	prefix := index.Prefix(tableGarbage, s.name)
+	err = s.journal.options.Index.Each(prefix, index.KeySeq(tableGarbage, s.name, at), false, func(_, value []byte) bool {
+		keep = len(value) == 0 // another order does not matter
+		return !keep
+	})
+	return keep, keep, err
+}
+
+// rewrite sends messages of an entry once more, as one entry.
+func (s *slot) rewrite(live []*message.Message, at uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.owned || len(s.waiting) >= maxWaiting {
 		return // it is looked at again
 	}
 	s.arrived++
-	s.waiting = append(s.waiting, &appending{
-		message: &message.Message{Expire: uint32(expire)}, moved: live, done: func(Outcome) {},
-		order: s.arrived, until: now.Add(AppendTimeout - fabric.SendTimeout),
-	})
+	move := &appending{
+		message: &message.Message{}, moved: live, order: s.arrived, until: time.Now().Add(AppendTimeout - fabric.SendTimeout),
+	}
+	move.done = func(o Outcome) {
+		if o.Err != nil {
+			s.mu.Lock()
+			delete(s.moves, at)
+			s.mu.Unlock()
+		}
+		s.wakeCleaner()
+	}
+	s.moves[at] = move
+	s.waiting = append(s.waiting, move)
 	s.pump()
 }
 
-// DropExpired removes messages that have expired from this node's index. The log forgets them by itself.
+// DropExpired removes messages that have expired from this node's index; the owners of their slots take
+// them out of the logs, the newest of a channel when there is another.
 func (j *Journal) DropExpired(now time.Time) error {
 	batch := j.options.Index.Batch()
+	var failed error
 	end := binary.BigEndian.AppendUint64([]byte{tableExpiry}, uint64(now.UnixMilli()))
+	slots := map[*slot]bool{}
 	err := j.options.Index.Each([]byte{tableExpiry}, end, false, func(key, _ []byte) bool {
 		batch.Delete(append([]byte{}, key...))
 		seq, channel := binary.BigEndian.Uint64(key[9:]), string(key[17:])
-		batch.Delete(index.KeySeq(tableMessage, channel, seq))
-		return true
+		rowKey := index.KeySeq(tableMessage, channel, seq)
+		row, err := j.options.Index.Get(rowKey)
+		if c, ok := message.ParseKey(channel); ok && err == nil && row != nil {
+			s := j.slotOf(c)
+			slots[s] = true
+			batch.Delete(rowKey)
+			batch.Set(index.KeySeq(tableGarbage, s.name, readPlace(row).at), nil)
+			err = forget(batch, row)
+		}
+		failed = err
+		return failed == nil
 	})
-	return errors.Join(err, batch.Write())
+	err = errors.Join(err, failed, batch.Write())
+	for s := range slots {
+		s.wakeCleaner()
+	}
+	return err
 }
 
 // expiryKey is when a message expires, with its number and channel.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -158,8 +159,8 @@ func TestRemovedWhileMoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.slotOf(group).rewrite(list) // by a cleaner that looked before they were removed
-	n.send(group, "a", "next")    // behind it
+	n.slotOf(group).rewrite(list, 1) // by a cleaner that looked before they were removed
+	n.send(group, "a", "next")       // behind it
 	n.catchUp()
 	n.awaitGone("payload of g-7.")
 	n.awaitGone("payload of g-1.")
@@ -177,6 +178,168 @@ func TestRemovedWhileMoved(t *testing.T) {
 			t.Errorf("left: %v", got)
 		}
 	}
+}
+
+// What comes right behind a message that was the newest, and was removed while its entry was moved, counts
+// everywhere.
+func TestNewestRemovedWhileMoved(t *testing.T) {
+	store := memory.New()
+	n := start(t, store, t.TempDir(), 0)
+	other := start(t, store.Join(memory.Options{}), t.TempDir(), 0)
+	n.Own(all)
+	n.fill([]message.Channel{group}, 20)
+	newest := n.read(group, Range{From: 20, Limit: 1})
+	outcomes := make(chan Outcome, 4)
+	note := func(o Outcome) { outcomes <- o }
+	n.Append(&message.Message{ID: ids.Add(1), Channel: group, Removes: message.Removal{From: 20, Before: 21}}, note)
+	n.slotOf(group).rewrite(newest, 1)
+	for _, no := range []string{"x", "y", "z"} {
+		n.Append(newMessage(group, "a", no), note)
+	}
+	for range cap(outcomes) {
+		if o := <-outcomes; o.Err != nil {
+			t.Fatal(o.Err)
+		}
+	}
+	for _, node := range []*node{n, other, start(t, store.Join(memory.Options{}), t.TempDir(), 0)} {
+		node.catchUp()
+		var got []uint64
+		for _, m := range node.read(group, Range{From: 18, Limit: 100}) {
+			got = append(got, m.Seq)
+		}
+		if fmt.Sprint(got) != "[18 19 21 22 23]" {
+			t.Errorf("there are %v", got)
+		}
+	}
+}
+
+// A node that was away when the newest messages of a channel went does not give their numbers again.
+func TestNumbersAfterAway(t *testing.T) {
+	store := memory.New()
+	n := start(t, store, t.TempDir(), 0)
+	n.Own(all)
+	n.fill([]message.Channel{group}, 10)
+	dir := t.TempDir()
+	away := start(t, store.Join(memory.Options{}), dir, 0)
+	away.catchUp()
+	away.stop()
+	for i := range 10 {
+		n.send(group, "a", fmt.Sprint("more", i))
+	}
+	n.floor.Store(21) // as the registry has it before the order is deleted
+	n.remove(group, 0, 21)
+	s := n.slotOf(group)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		page, err := s.log.Read(context.Background(), messageSubject, 0, 1)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatal("the log still has messages", err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		s.wakeCleaner()
+	}
+	n.Own(func(int) bool { return false })
+	away = start(t, store.Join(memory.Options{}), dir, 0)
+	away.floor.Store(21)
+	away.catchUp()
+	away.Own(all)
+	if o := away.send(group, "a", "next"); o.Err != nil || o.Seq != 21 {
+		t.Errorf("numbered %+v", o)
+	}
+	n.catchUp()
+	if list := n.read(group, Range{Limit: 100}); len(list) != 1 || list[0].Seq != 21 {
+		t.Errorf("the other node has %d messages", len(list))
+	}
+}
+
+// The newest message of a channel stays in the log when it has expired, for its number; the others go.
+func TestExpiredWhileAway(t *testing.T) {
+	store := memory.New()
+	n := start(t, store, t.TempDir(), 0)
+	n.Own(all)
+	past := func(no string) {
+		m := newMessage(group, "a", no)
+		m.Time -= 5000
+		m.Expire = 1
+		m.Payload = []byte("payload of " + no + ".")
+		done := make(chan Outcome, 1)
+		n.Append(m, func(o Outcome) { done <- o })
+		if o := <-done; o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		n.catchUp()
+		if err := n.DropExpired(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past("e1")
+	past("e2")
+	n.awaitGone("payload of e1.")
+	n.Own(func(int) bool { return false })
+	anew := start(t, store.Join(memory.Options{}), t.TempDir(), 0)
+	anew.catchUp()
+	if list := anew.read(group, Range{Limit: 10}); len(list) != 0 {
+		t.Errorf("%d messages are there", len(list))
+	}
+	anew.Own(all)
+	if o := anew.send(group, "a", "next"); o.Err != nil || o.Seq != 3 {
+		t.Errorf("numbered %+v", o)
+	}
+	n.catchUp()
+	if list := n.read(group, Range{Limit: 10}); len(list) != 1 || list[0].Seq != 3 {
+		t.Errorf("the other node has %d messages", len(list))
+	}
+}
+
+// What webhooks have not been told yet is not moved; what was removed they do not hear.
+func TestNotMovedBeforeTold(t *testing.T) {
+	n := start(t, memory.New(), t.TempDir(), 0)
+	n.Own(all)
+	n.told.Store(0)
+	n.fill([]message.Channel{group}, 40)
+	n.remove(group, 7, 8)
+	if err := n.slotOf(group).cleanOnce(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for from := uint64(1); ; {
+		list, last, err := n.Entries(context.Background(), n.Slot(group), from, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last == 0 {
+			break
+		}
+		told += len(list)
+		from = last + 1
+	}
+	if told != 39 {
+		t.Errorf("%d of 39 are told", told)
+	}
+	n.told.Store(math.MaxUint64)
+	n.slotOf(group).wakeCleaner()
+	n.awaitGone("payload of g-7.")
+}
+
+// An order whose floor is not written does not keep the cleaner from what comes behind it.
+func TestStuckOrder(t *testing.T) {
+	n := start(t, memory.New(), t.TempDir(), 0)
+	n.Own(all)
+	n.send(group, "a", "first")
+	stored := make(chan Outcome, maxCleaned+5)
+	for range cap(stored) {
+		n.Append(&message.Message{ID: ids.Add(1), Channel: group, Removes: message.Removal{Before: 2}}, func(o Outcome) { stored <- o })
+	}
+	for range cap(stored) {
+		if o := <-stored; o.Err != nil {
+			t.Fatal(o.Err)
+		}
+	}
+	n.fill([]message.Channel{group}, 1)
+	last := n.read(group, Range{Newest: true, Limit: 1})[0]
+	n.remove(group, last.Seq, last.Seq+1)
+	n.awaitGone("payload of g-1.")
 }
 
 // What has expired is taken out of the index.

@@ -28,7 +28,8 @@ type appending struct {
 	also    []func(Outcome) // of those who sent the same meanwhile
 	order   uint64          // of arrival
 	until   time.Time       // when it is too late to send it
-	stored  bool            // in the log, and not yet in the index
+	stored  bool            // in the log
+	place   uint64          // there, once it was sent
 }
 
 // repeatKey is what tells that a sender sends a message again.
@@ -40,8 +41,7 @@ type repeatKey struct {
 
 // joins tells whether it may be in one entry with another one.
 func (a *appending) joins(other *appending) bool {
-	return len(a.moved)+len(other.moved) == 0 && !a.message.IsRemoval() && !other.message.IsRemoval() &&
-		a.message.Expire == other.message.Expire
+	return len(a.moved)+len(other.moved) == 0 && !a.message.IsRemoval() && !other.message.IsRemoval()
 }
 
 func (a *appending) key() repeatKey {
@@ -82,7 +82,10 @@ type slot struct {
 	heads    map[message.Channel]Head // newest messages that the index does not have yet
 	repeats  map[repeatKey]*appending // what the index does not have yet
 
-	erased []keyRange // of the index, to be taken off the disk as well
+	erased []keyRange            // of the index, to be taken off the disk as well
+	moves  map[uint64]*appending // of what is left of entries, by their places
+
+	cleaned uint64 // where the cleaner goes on; its alone
 
 	toClean chan struct{} // has a token when there is something to clean
 }
@@ -93,7 +96,7 @@ type keyRange struct{ from, end []byte }
 func newSlot(j *Journal, number int, name string, log fabric.PipeLog, applied uint64) *slot {
 	return &slot{
 		journal: j, number: number, name: name, log: log, position: applied, moved: make(chan struct{}),
-		heads: map[message.Channel]Head{}, repeats: map[repeatKey]*appending{}, toClean: make(chan struct{}, 1),
+		heads: map[message.Channel]Head{}, repeats: map[repeatKey]*appending{}, toClean: make(chan struct{}, 1), moves: map[uint64]*appending{},
 	}
 }
 
@@ -293,6 +296,7 @@ func (s *slot) send(list []*appending) bool {
 	e := entry{kind: kindMessages, epoch: s.epoch}
 	place := s.tail + 1
 	for _, a := range list {
+		a.place = place
 		var err error
 		if len(a.moved) > 0 {
 			e.kind, e.messages = kindMoved, a.moved
@@ -306,8 +310,7 @@ func (s *slot) send(list []*appending) bool {
 			return false
 		}
 	}
-	ttl := time.Duration(list[0].message.Expire) * time.Second
-	return s.fly(list, fabric.NewEntry{Subject: messageSubject, Payload: e.encode(), TTL: ttl})
+	return s.fly(list, fabric.NewEntry{Subject: messageSubject, Payload: e.encode()})
 }
 
 // enumerate gives a message the next number of its channel. The caller holds s.mu.

@@ -1,6 +1,7 @@
 package fabrictest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -35,13 +36,16 @@ func testLogSend(t *testing.T, p fabric.Provider) {
 			}
 		}
 	}
-	var want []string
-	for i := range uint64(30) {
+	// Send does not try again, and the way to a log that was just made may not be known here yet.
+	_, err := l.Append(context.Background(), "a.b", []byte("0"))
+	must(t, "append", err)
+	want := []string{"1 a.b 0"}
+	for i := uint64(1); i < 30; i++ {
 		e := newEntry([]string{"a.b", "a.c"}[i%2], fmt.Sprint(i))
 		must(t, "send", l.Send(i, e, done))
 		want = append(want, fmt.Sprintf("%d %s %s", i+1, e.Subject, e.Payload))
 	}
-	await("send", nil, 30)
+	await("send", nil, 29)
 	wantEntries(t, l, ">", 0, 1000, want...)
 	must(t, "send", l.Send(29, newEntry("a.b", "late"), done))
 	await("behind a wrong place", fabric.ErrConflict, 1)

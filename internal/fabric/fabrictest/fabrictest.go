@@ -65,6 +65,7 @@ var contract = map[string]func(*testing.T, fabric.Provider){
 	"queue/long handler":          testLongHandler,
 	"queue/worker dies":           testWorkerDies,
 	"queue/worker stops":          testWorkerStops,
+	"queue/handover":              testHandover,
 	"queue/idle":                  testIdle,
 	"queue/wake":                  testWake,
 	"queue/taken":                 func(t *testing.T, p fabric.Provider) { testTaken(t, p, false) },

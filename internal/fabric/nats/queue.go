@@ -70,22 +70,26 @@ func openQueue(ctx context.Context, p *Provider, config fabric.QueueConfig) (*qu
 	if err != nil {
 		return nil, err
 	}
-	if _, err := q.consumer(ctx); err != nil {
+	if err := q.makeConsumer(ctx); err != nil {
 		return nil, err
 	}
 	return q, nil
 }
 
-// consumer returns the consumer that all workers of the queue share.
-func (q *queue) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	return ask(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
-		return q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-			Durable:       "workers",
+// workers is the name of the consumer that all workers of a queue share.
+const workers = "workers"
+
+// makeConsumer makes that consumer unless it is there.
+func (q *queue) makeConsumer(ctx context.Context) error {
+	return tries(ctx, func(ctx context.Context, _ bool) error {
+		_, err := q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable:       workers,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       q.config.Visibility,
 			MaxDeliver:    -1,
 			MaxAckPending: q.config.MaxJobs + q.headroom, // delayed jobs count as delivered and must not block
 		})
+		return err
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/parleyio/parley/internal/engine"
 	"github.com/parleyio/parley/internal/fabric"
@@ -142,11 +141,11 @@ func TestConsumerLost(t *testing.T) {
 	check(t, err)
 	next(ctx, t, ids)
 	for waiting := 0; waiting == 0; { // until the worker asks for the next job
-		consumer, err := q.jobs.Consumer(ctx, "workers")
+		consumer, err := q.jobs.Consumer(ctx, workers)
 		check(t, err)
 		waiting = consumer.CachedInfo().NumWaiting
 	}
-	check(t, q.jobs.DeleteConsumer(ctx, "workers"))
+	check(t, q.jobs.DeleteConsumer(ctx, workers))
 	_, err = q.Enqueue(ctx, fabric.Job{ID: "2"})
 	check(t, err)
 	if id := next(ctx, t, ids); id != "2" {
@@ -228,6 +227,23 @@ func wantState(ctx context.Context, t *testing.T, q *queue, jobs, dead int) {
 	}
 }
 
+// pullOne returns the next job of the queue as it is delivered.
+func pullOne(t *testing.T, q *queue) *natsgo.Msg {
+	t.Helper()
+	jobs, err := q.newPuller()
+	check(t, err)
+	defer jobs.close()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		msg, err := jobs.pull()
+		check(t, err)
+		if msg != nil {
+			return msg
+		}
+	}
+	t.Fatal("no job was delivered")
+	return nil
+}
+
 // TestSettledElsewhere has a worker fail a job that another one has settled meanwhile: the
 // late failure must not bring it back.
 func TestSettledElsewhere(t *testing.T) {
@@ -236,14 +252,10 @@ func TestSettledElsewhere(t *testing.T) {
 	q := openTestQueue(ctx, t, p)
 	_, err := q.Enqueue(ctx, fabric.Job{ID: "job"})
 	check(t, err)
-	consumer, err := q.consumer(ctx)
-	check(t, err)
-	late, err := consumer.Next()
-	check(t, err)
-	other, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second)) // after the lease ran out
-	check(t, err)
-	check(t, other.DoubleAck(ctx))
-	e, err := decodeEnvelope(late.Headers())
+	late := pullOne(t, q)
+	other := pullOne(t, q) // after the lease ran out
+	check(t, other.AckSync(natsgo.Context(ctx)))
+	e, err := decodeEnvelope(late.Header)
 	check(t, err)
 	meta, err := late.Metadata()
 	check(t, err)

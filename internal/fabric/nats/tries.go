@@ -54,7 +54,7 @@ func tries(ctx context.Context, request func(ctx context.Context, again bool) er
 	}
 }
 
-// ask is tries for a request that changes nothing.
+// ask is tries for a request with an answer, which repeated does nothing more.
 func ask[T any](ctx context.Context, request func(ctx context.Context) (T, error)) (T, error) {
 	var answer T
 	err := tries(ctx, func(ctx context.Context, _ bool) (err error) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -37,7 +38,7 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		if lasts, tell := w.interruption.Failed(); tell {
 			q.warn("worker interrupted, trying on", slog.Any("error", err), slog.Duration("lasts", lasts.Round(time.Second)))
 		}
-		if !errors.Is(err, jetstream.ErrNoHeartbeat) {
+		if !errors.Is(err, errSilent) {
 			pause(bound)
 		}
 	}
@@ -74,17 +75,14 @@ func (w *worker) works() {
 // consume starts a handler for each job that the consumer delivers, until ctx ends or the
 // delivery fails.
 func (w *worker) consume(ctx context.Context) error {
-	consumer, err := w.queue.consumer(ctx)
+	if err := w.queue.makeConsumer(ctx); err != nil {
+		return err
+	}
+	jobs, err := w.queue.newPuller()
 	if err != nil {
 		return err
 	}
-	deliveries, err := consumer.Messages(
-		// After two heartbeats that did not come it asks anew.
-		jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(silence/2))
-	if err != nil {
-		return err
-	}
-	defer w.giveBack(deliveries)
+	defer jobs.close()
 	well := time.AfterFunc(wellAfter, w.works)
 	defer well.Stop()
 	for {
@@ -93,73 +91,74 @@ func (w *worker) consume(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		w.queue.config.AwaitIdle(ctx)
-		msg, err := deliveries.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			<-w.slots
+		if err := w.next(ctx, jobs); err != nil {
 			return err
 		}
-		w.works()
-		if !w.queue.config.IsIdle() { // asked for while idle, and come when not any more
-			_ = w.giveUpLease(msg, 0) // or its lease runs out
-			<-w.slots
-			continue
-		}
-		d, ok := w.read(msg)
-		if !ok {
-			<-w.slots
-			continue
-		}
-		missed := w.queue.config.Take(d.job)
-		w.running.Go(func() {
-			defer func() { <-w.slots }()
-			w.attempt(ctx, d, missed)
-		})
 	}
+}
+
+// next starts a handler for the next job, in the slot that its caller took.
+func (w *worker) next(ctx context.Context, jobs *puller) error {
+	started := false
+	defer func() {
+		if !started {
+			<-w.slots
+		}
+	}()
+	w.queue.config.AwaitIdle(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	msg, err := jobs.pull()
+	if err != nil || msg == nil {
+		return err
+	}
+	w.works()
+	if ctx.Err() != nil || !w.queue.config.IsIdle() { // not so any more when it came
+		_ = w.giveUpLease(msg, 0) // or its lease runs out
+		return ctx.Err()
+	}
+	d, ok := w.read(msg)
+	if !ok {
+		return nil
+	}
+	missed := w.queue.config.Take(d.job)
+	started = true
+	w.running.Go(func() {
+		defer func() { <-w.slots }()
+		w.attempt(ctx, d, missed)
+	})
+	return nil
 }
 
 // delivered is a job that was taken.
 type delivered struct {
-	msg      jetstream.Msg
+	msg      *natsgo.Msg
 	sequence uint64 // in the stream
 	envelope envelope
 	job      fabric.Job
 }
 
 // read returns the job that was delivered; false when there is none, or not yet.
-func (w *worker) read(msg jetstream.Msg) (delivered, bool) {
+func (w *worker) read(msg *natsgo.Msg) (delivered, bool) {
 	d := delivered{msg: msg}
 	meta, err := msg.Metadata()
 	if err == nil {
 		d.sequence = meta.Sequence.Stream
-		d.envelope, err = decodeEnvelope(msg.Headers())
+		d.envelope, err = decodeEnvelope(msg.Header)
 	}
 	if err != nil { // not written by a queue: no attempt can mend it
-		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject()), slog.Any("error", err))
+		w.queue.warn("job unreadable, dropped", slog.String("subject", msg.Subject), slog.Any("error", err))
 		w.queue.provider.dropped(fabric.DropJobUnreadable, w.queue.config.Name, 1)
-		_ = w.report("drop job", msg.TermWithReason("unreadable")) // it comes again, and is dropped then
+		_ = w.report("drop job", msg.Term()) // it comes again, and is dropped then
 		return d, false
 	}
 	if wait := time.Until(d.envelope.readyAt()); wait > 0 {
 		_ = w.giveUpLease(msg, wait) // or its lease runs out
 		return d, false
 	}
-	d.job = d.envelope.job(notNil(msg.Data()), d.envelope.Failures+1)
+	d.job = d.envelope.job(notNil(msg.Data), d.envelope.Failures+1)
 	return d, true
-}
-
-// giveBack returns what was delivered after the last job was taken.
-func (w *worker) giveBack(deliveries jetstream.MessagesContext) {
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
-	defer cancel()
-	deliveries.Drain()
-	for {
-		msg, err := deliveries.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return
-		}
-		_ = w.giveUpLease(msg, 0) // or its lease runs out
-	}
 }
 
 // attempt runs the handler once and settles the job by what it returns. When the handler
@@ -167,8 +166,12 @@ func (w *worker) giveBack(deliveries jetstream.MessagesContext) {
 func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
 	msg, job := d.msg, d.job
 	if err := w.inTouch(ctx, msg); err != nil {
-		_ = w.report("begin job", err)
 		missed()
+		if ctx.Err() != nil {
+			_ = w.giveUpLease(msg, 0)
+			return
+		}
+		_ = w.report("begin job", err)
 		return // the lease runs out, and another has it then
 	}
 	started := time.Now()
@@ -189,11 +192,11 @@ func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
 // inTouch renews the lease of a job that was just delivered, and returns when the queue has said
 // that it did. A worker that hears the queue and is not heard by it would do jobs that others do
 // again. Half of the lease is enough to wait: the other half is there for whoever is next.
-func (w *worker) inTouch(ctx context.Context, msg jetstream.Msg) error {
+func (w *worker) inTouch(ctx context.Context, msg *natsgo.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, w.queue.config.Visibility/2)
 	defer cancel()
 	return tries(ctx, func(ctx context.Context, _ bool) error {
-		_, err := w.queue.provider.conn.RequestWithContext(ctx, msg.Reply(), inProgress)
+		_, err := w.queue.provider.conn.RequestWithContext(ctx, msg.Reply, inProgress)
 		return err
 	})
 }
@@ -202,7 +205,7 @@ func (w *worker) inTouch(ctx context.Context, msg jetstream.Msg) error {
 var inProgress = []byte("+WPI")
 
 // handle runs the handler and keeps the lease of its job meanwhile.
-func (w *worker) handle(ctx context.Context, msg jetstream.Msg, job fabric.Job) error {
+func (w *worker) handle(ctx context.Context, msg *natsgo.Msg, job fabric.Job) error {
 	var keeper sync.WaitGroup
 	ended := make(chan struct{})
 	defer keeper.Wait()
@@ -225,7 +228,7 @@ func (w *worker) handle(ctx context.Context, msg jetstream.Msg, job fabric.Job) 
 // fail records a failed attempt: in the place of the job, or as a dead letter. When the
 // record cannot be written, the lease runs out and the attempt is repeated.
 func (w *worker) fail(
-	ctx context.Context, msg jetstream.Msg, sequence uint64, e envelope, started time.Time, cause error,
+	ctx context.Context, msg *natsgo.Msg, sequence uint64, e envelope, started time.Time, cause error,
 ) error {
 	now := time.Now()
 	if e.Failures == 0 {
@@ -236,7 +239,7 @@ func (w *worker) fail(
 		return w.report("bury job", w.bury(ctx, msg, e, now, cause))
 	}
 	e.RetryAt = now.Add(w.queue.config.Retry.Wait(e.Failures)).UTC()
-	next, err := e.message(w.queue.jobsPrefix(), msg.Data())
+	next, err := e.message(w.queue.jobsPrefix(), msg.Data)
 	if err == nil {
 		_, err = w.queue.provider.publish(ctx, next, jetstream.WithExpectLastSequencePerSubject(sequence))
 	}
@@ -251,12 +254,12 @@ func (w *worker) fail(
 // bury writes the dead letter before it removes the job, so that an end between the two
 // repeats the attempt and loses nothing. The repetition writes the same letter again.
 func (w *worker) bury(
-	ctx context.Context, msg jetstream.Msg, e envelope, now time.Time, cause error,
+	ctx context.Context, msg *natsgo.Msg, e envelope, now time.Time, cause error,
 ) error {
 	e.RetryAt = time.Time{}
 	e.Reason = fabric.Reason(cause)
 	e.FailedAt = now.UTC()
-	letter, err := e.message(w.queue.deadPrefix(), msg.Data())
+	letter, err := e.message(w.queue.deadPrefix(), msg.Data)
 	if err != nil {
 		return err
 	}
@@ -272,7 +275,7 @@ func (w *worker) bury(
 	}
 	if w.queue.config.Dead != nil {
 		w.queue.config.Dead(fabric.DeadLetter{
-			Job: e.job(notNil(msg.Data()), e.Failures), Reason: e.Reason, FailedAt: e.FailedAt,
+			Job: e.job(notNil(msg.Data), e.Failures), Reason: e.Reason, FailedAt: e.FailedAt,
 		})
 	}
 	return nil
@@ -290,7 +293,7 @@ func (q *queue) deadFull(ctx context.Context, subject string) bool {
 }
 
 // giveUpLease has the job delivered again after wait, to any worker.
-func (w *worker) giveUpLease(msg jetstream.Msg, wait time.Duration) error {
+func (w *worker) giveUpLease(msg *natsgo.Msg, wait time.Duration) error {
 	if wait > 0 {
 		return w.report("delay job", msg.NakWithDelay(wait))
 	}
@@ -307,6 +310,6 @@ func (w *worker) report(operation string, err error) error {
 }
 
 // finish removes a job and returns when the queue has said that it did.
-func finish(ctx context.Context, msg jetstream.Msg) error {
-	return tries(ctx, func(ctx context.Context, _ bool) error { return msg.DoubleAck(ctx) })
+func finish(ctx context.Context, msg *natsgo.Msg) error {
+	return tries(ctx, func(ctx context.Context, _ bool) error { return msg.AckSync(natsgo.Context(ctx)) })
 }

@@ -51,9 +51,9 @@ lint:
 ENGINES := internal/engine internal/fabric/nats
 BROKERS := internal/fabric/redis internal/fabric/rabbitmq
 
-## unit: the Go tests that need no cluster, with the race detector
+## unit: the Go tests that need no cluster, with the race detector; they mostly wait as well
 unit:
-	go test -race -short $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(BROKERS),| grep -v '/$(room)$$'))
+	go test -race -short -parallel 4 $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(BROKERS),| grep -v '/$(room)$$'))
 
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: drivers clusters linear

@@ -1,6 +1,9 @@
 package fabric
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // SendTimeout is after how long a Send that nobody answered has failed.
 const SendTimeout = 5 * time.Second
@@ -22,6 +25,12 @@ type PipeLog interface {
 	// is not stored. After another error it may have been stored, or still be. An error that Send
 	// returns itself says that nothing was sent, and done is not called.
 	Send(last uint64, entry NewEntry, done func(error)) error
+	// Led tells whether the log is led from the server that serves this process: a Send takes no detour
+	// then. True where a log has no leader, or cannot be led there.
+	Led(ctx context.Context) (bool, error)
+	// Lead moves the lead there, and returns when it is so. Of a Send that is not answered yet nobody
+	// may ever tell, and the log may take none for a moment.
+	Lead(ctx context.Context) error
 }
 
 // CheckSend returns an error that says why an entry cannot be sent.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
 )
@@ -11,9 +12,12 @@ import (
 // maxParcel is how many bytes go to one node in one piece, but for a record that is larger.
 const maxParcel = 128 << 10
 
-// outbox collects records for other nodes while earlier ones are being sent, so that many go together
-// when there is much to do and one goes at once when there is not: between nodes the price is by the
-// piece, not by the byte.
+// parcelPause is between two rounds of parcels.
+const parcelPause = 4 * time.Millisecond
+
+// outbox collects records for other nodes for a few milliseconds after earlier ones were sent, so that
+// many go together when there is much to do and one goes at once when there is not: between nodes the
+// price is by the piece, not by the byte.
 type outbox struct {
 	signal fabric.Signal
 	lost   func(records int, err error)
@@ -78,11 +82,16 @@ func (o *outbox) run() {
 		if len(o.order) == 0 {
 			return
 		}
-		subject := o.order[0]
-		o.order = o.order[1:]
-		p := o.parcels[subject]
-		delete(o.parcels, subject)
-		o.publish(subject, p)
+		for _, subject := range o.order {
+			o.publish(subject, o.parcels[subject])
+		}
+		o.order = o.order[:0]
+		clear(o.parcels)
+		if !o.closed {
+			o.mu.Unlock()
+			time.Sleep(parcelPause)
+			o.mu.Lock()
+		}
 	}
 }
 

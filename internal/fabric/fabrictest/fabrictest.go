@@ -102,6 +102,7 @@ var contract = map[string]func(*testing.T, fabric.Provider){
 	"lock/close":                  testLockClose,
 	"log/entries":                 testLog,
 	"log/send":                    testLogSend,
+	"log/lead":                    testLogLead,
 	"log/values":                  testLogValues,
 	"log/expectations":            testLogExpectations,
 	"log/race":                    testLogRace,

@@ -65,3 +65,24 @@ func testLogSend(t *testing.T, p fabric.Provider) {
 		}
 	}
 }
+
+// testLogLead moves the lead of a log here, and stores before and after.
+func testLogLead(t *testing.T, p fabric.Provider) {
+	ctx := context.Background()
+	l := openPipe(t, p)
+	_, err := l.Append(ctx, "a", []byte("before"))
+	must(t, "append", err)
+	must(t, "lead", l.Lead(ctx))
+	led, err := l.Led(ctx)
+	must(t, "led", err)
+	if !led {
+		t.Error("it is led elsewhere")
+	}
+	must(t, "lead once more", l.Lead(ctx))
+	_, err = l.Append(ctx, "a", []byte("after"))
+	must(t, "append", err)
+	outcome := make(chan error, 1)
+	must(t, "send", l.Send(2, newEntry("a", "sent"), func(err error) { outcome <- err }))
+	must(t, "sent", receive(t, "answer", outcome))
+	wantEntries(t, l, ">", 0, 10, "1 a before", "2 a after", "3 a sent")
+}

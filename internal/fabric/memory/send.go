@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"context"
 	"time"
 
 	"github.com/parleyio/parley/internal/fabric"
@@ -20,6 +21,20 @@ func (l *log) Send(last uint64, entry fabric.NewEntry, done func(error)) error {
 	}
 	go done(err)
 	return nil
+}
+
+// Led implements fabric.PipeLog: there is no leader.
+func (l *log) Led(ctx context.Context) (bool, error) {
+	if err := l.provider.life.Ready(ctx); err != nil {
+		return false, l.failed("ask for the leader of", err)
+	}
+	return true, nil
+}
+
+// Lead implements fabric.PipeLog.
+func (l *log) Lead(ctx context.Context) error {
+	_, err := l.Led(ctx)
+	return err
 }
 
 // send appends the entry if last is the newest.

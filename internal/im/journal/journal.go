@@ -139,6 +139,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	errs := make([]error, len(j.slots))
 	for i, s := range j.slots {
 		all.Go(func() { s.clean(ctx) })
+		all.Go(func() { s.lead(ctx) })
 		all.Go(func() {
 			if errs[i] = s.run(ctx); errs[i] != nil {
 				cancel() // a node that does not deliver one slot serves none

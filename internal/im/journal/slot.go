@@ -18,6 +18,8 @@ const (
 	// maxFlights is how many entries are under way at a time. Messages that come meanwhile wait and go
 	// together as the next one: the more wait, the less each costs.
 	maxFlights = 2
+	// maxPause bounds the time from one entry to the next while there are few messages.
+	maxPause = 10 * time.Millisecond
 )
 
 // appending is a message on its way into the log, or messages that are moved there.
@@ -54,6 +56,7 @@ func (a *appending) key() repeatKey {
 type flight struct {
 	list     []*appending
 	place    uint64 // in the log
+	begin    time.Time
 	answered bool
 	err      error
 }
@@ -78,6 +81,7 @@ type slot struct {
 	waiting  []*appending
 	failed   []*appending             // sent, and perhaps not stored
 	flights  []*flight                // sends that were not settled, in their order
+	pace     pace                     // of sends
 	flying   int                      // of them those that were not answered
 	heads    map[message.Channel]Head // newest messages that the index does not have yet
 	repeats  map[repeatKey]*appending // what the index does not have yet
@@ -264,7 +268,7 @@ func (s *slot) enter(m *message.Message, done func(Outcome)) (Outcome, bool) {
 func (s *slot) pump() {
 	for !s.syncing && s.owned && len(s.waiting) > 0 {
 		n := s.next()
-		if n == 0 {
+		if n == 0 || n < maxEntryMessages && s.pace.holds(s.pumpLater) {
 			return
 		}
 		list := s.waiting[:n:n]
@@ -273,6 +277,14 @@ func (s *slot) pump() {
 			return
 		}
 	}
+}
+
+// pumpLater is pump when the pause is over.
+func (s *slot) pumpLater() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pace.over()
+	s.pump()
 }
 
 // next returns how many of those that wait go as one entry now. The caller holds s.mu.
@@ -352,11 +364,12 @@ func (s *slot) head(c message.Channel) (Head, error) {
 // fly sends an entry behind the newest one. It returns false when the slot has to be synced. The caller
 // holds s.mu.
 func (s *slot) fly(list []*appending, e fabric.NewEntry) bool {
-	f := &flight{list: list, place: s.tail + 1}
+	f := &flight{list: list, place: s.tail + 1, begin: time.Now()}
 	if err := s.log.Send(s.tail, e, func(err error) { s.sent(f, err) }); err != nil {
 		s.lost(list, err)
 		return false
 	}
+	s.pace.sent(f.begin)
 	s.tail++
 	s.flying++
 	s.flights = append(s.flights, f)
@@ -374,6 +387,9 @@ func (s *slot) sent(f *flight, err error) {
 	s.mu.Lock()
 	s.flying--
 	f.answered, f.err = true, err
+	if err == nil {
+		s.pace.took(time.Since(f.begin))
+	}
 	var settled []*appending
 	for len(s.flights) > 0 && s.flights[0].answered {
 		first := s.flights[0]

@@ -30,14 +30,22 @@ const warnPause = time.Second
 // sync starts to read to the end of the log, a little later when that was away: a log that can be read
 // may still take nothing, and refuse that at once. The caller holds s.mu.
 func (s *slot) sync(away bool) {
+	s.hold(func() {
+		if away {
+			time.Sleep(syncPause)
+		}
+	})
+}
+
+// hold sends nothing while first is called, and until the log was read to its end behind that. The
+// caller holds s.mu.
+func (s *slot) hold(first func()) {
 	if s.syncing {
 		return
 	}
 	s.syncing = true
 	s.journal.running.Go(func() {
-		if away {
-			time.Sleep(syncPause)
-		}
+		first()
 		for !s.synced() {
 			time.Sleep(syncPause)
 		}

@@ -1,0 +1,54 @@
+package nats_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyio/parley/internal/fabric"
+)
+
+// TestLead has three nodes lead a log in turns.
+func TestLead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three engines")
+	}
+	t.Parallel()
+	configs := nodeConfigs(t)
+	engines := startNodes(t, configs...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conn, err := engines[0].Connect("look")
+	must(t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	must(t, err)
+	logs := make([]fabric.PipeLog, len(engines))
+	for i, e := range engines {
+		l, err := openReplicated(t, e).Log(ctx, fabric.LogConfig{Name: "led"})
+		must(t, err)
+		logs[i] = l.(fabric.PipeLog)
+	}
+	for round := range 2 {
+		for i, l := range logs {
+			_, err := l.Append(ctx, "a", []byte(fmt.Sprint(round, i)))
+			must(t, err)
+			must(t, l.Lead(ctx))
+			stream, err := js.Stream(ctx, "parley-log-led")
+			must(t, err)
+			if got := stream.CachedInfo().Cluster.Leader; got != configs[i].Name {
+				t.Errorf("%s leads, not %s", got, configs[i].Name)
+			}
+			for j, other := range logs {
+				led, err := other.Led(ctx)
+				must(t, err)
+				if led != (i == j) {
+					t.Errorf("%s leads, and node %d is told %v", configs[i].Name, j, led)
+				}
+			}
+		}
+	}
+}

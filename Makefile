@@ -5,7 +5,7 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters linear brokers lint unit e2e faults faults-short fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters linear brokers messages lint unit e2e faults faults-short fuzz generate clean
 
 ## run: build and start a node
 run: build
@@ -69,8 +69,13 @@ engines/%:
 brokers/%:
 	go test -race ./$*
 
+# Without what does the same with restarts that another test does with kills: see messages.
 clusters: test-deps
-	go test -count=1 -p 2 ./test/servers ./test/cluster ./test/growth
+	go test -count=1 -p 2 -skip 'TestMessagesOverRestarts$$' ./test/servers ./test/cluster ./test/growth
+
+## messages: the tests of messaging on several nodes alone, and all of them
+messages: test-deps
+	go test -count=1 -v -run 'TestMessages' ./test/cluster
 
 ## e2e: the real clients against the real binary
 e2e: build

@@ -55,14 +55,8 @@ func (s *Server) mayNow(uid string, c message.Channel) wire.Reason {
 	if own.SendBan {
 		return wire.ReasonSendBanned
 	}
-	known, _, err := s.registry.Channel(c)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case known.Ban:
-		return wire.ReasonBanned
-	case known.Disband:
-		return wire.ReasonDisbanded
+	if reason := s.standing(c); reason != wire.ReasonSuccess {
+		return reason
 	}
 	switch c.Type {
 	case message.CustomerService, message.Info, message.Visitors, message.Agent:
@@ -78,6 +72,20 @@ func (s *Server) mayNow(uid string, c message.Channel) wire.Reason {
 		return s.permitPerson(uid, c)
 	}
 	return s.permitMember(uid, c)
+}
+
+// standing returns why nobody may do anything in a channel, if so.
+func (s *Server) standing(c message.Channel) wire.Reason {
+	known, _, err := s.registry.Channel(c)
+	switch {
+	case err != nil:
+		return wire.ReasonSystemError
+	case known.Ban:
+		return wire.ReasonBanned
+	case known.Disband:
+		return wire.ReasonDisbanded
+	}
+	return wire.ReasonSuccess
 }
 
 // isSystem tells whether an account may do everything.

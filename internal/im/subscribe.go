@@ -64,20 +64,8 @@ func (h *hub) subscribe(c *session, p *wire.Sub) wire.Reason {
 }
 
 func (s *Server) permitSubscribe(uid string, c message.Channel) wire.Reason {
-	known, _, err := s.registry.Channel(c)
-	if err != nil {
-		return wire.ReasonSystemError
+	if reason := s.standing(c); reason != wire.ReasonSuccess {
+		return reason
 	}
-	_, denied, err := s.registry.Has(registry.Deny, c, uid)
-	switch {
-	case err != nil:
-		return wire.ReasonSystemError
-	case known.Ban:
-		return wire.ReasonBanned
-	case known.Disband:
-		return wire.ReasonDisbanded
-	case denied:
-		return wire.ReasonInDenyList
-	}
-	return wire.ReasonSuccess
+	return s.listed(registry.Deny, c, uid, wire.ReasonInDenyList, wire.ReasonSuccess)
 }

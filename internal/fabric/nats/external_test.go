@@ -54,6 +54,9 @@ func TestExternalContract(t *testing.T) {
 // TestOldServers runs over three servers of Debian's version, 2.9: what those carry keeps the
 // contract, and the rest is refused.
 func TestOldServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	list := servers.StartNATS(t, 3, servers.NATSConfig{})
 	t.Run("carried", func(t *testing.T) {
 		fabrictest.Run(t, func(t *testing.T) fabric.Provider {

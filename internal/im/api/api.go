@@ -137,12 +137,30 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	open := r.URL.Path == "/health" || r.URL.Path == "/manager/login"
-	if !open && a.options.Token != "" &&
-		subtle.ConstantTimeCompare([]byte(r.Header.Get("token")), []byte(a.options.Token)) != 1 && !a.session(r) {
-		write(w, http.StatusUnauthorized, failure{"the header token is missing or wrong", http.StatusUnauthorized})
+	if code := a.admit(r); !open && code != http.StatusOK {
+		text := "the header token is missing or wrong"
+		if code == http.StatusForbidden {
+			text = "this session may not do that"
+		}
+		write(w, code, failure{text, code})
 		return
 	}
 	a.mux.ServeHTTP(w, r)
+}
+
+// admit returns the status that a request gets by its token or session.
+func (a *API) admit(r *http.Request) int {
+	token := a.options.Token
+	if token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("token")), []byte(token)) == 1 {
+		return http.StatusOK
+	}
+	switch known, may := a.session(r); {
+	case may:
+		return http.StatusOK
+	case known:
+		return http.StatusForbidden
+	}
+	return http.StatusUnauthorized
 }
 
 // call is one request.

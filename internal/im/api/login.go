@@ -34,6 +34,13 @@ func SessionSecret(from string) []byte {
 	return mac.Sum(nil)
 }
 
+// key is what the sessions of a manager are signed with: another password ends them.
+func (l Login) key(name string) []byte {
+	mac := hmac.New(sha256.New, l.Secret)
+	mac.Write([]byte(name + "\x00" + l.Managers[name].Password))
+	return mac.Sum(nil)
+}
+
 const (
 	// maxLogins is how often one address may try in a minute, and maxLoginAddresses how many addresses are
 	// remembered.
@@ -73,7 +80,7 @@ func (a *API) login(c *call) (any, error) {
 	expires := now.Add(a.options.Login.Lifetime)
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{jwt.RegisteredClaims{
 		Issuer: issuer, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(expires),
-	}, q.Username}).SignedString(a.options.Login.Secret)
+	}, q.Username}).SignedString(a.options.Login.key(q.Username))
 	if err != nil {
 		return nil, err
 	}
@@ -88,24 +95,25 @@ func (a *API) login(c *call) (any, error) {
 // DropLogin is a login that is refused because there are too many.
 const DropLogin = "im_manager_logins"
 
-// session tells whether a request has the session of a manager who may do what it asks for. Only
-// permissions for everything count here: those for single resources are of the console.
-func (a *API) session(r *http.Request) bool {
+// session tells whether a request has the session of a manager, and whether that one may do what it asks
+// for. Only permissions for everything count here: those for single resources are of the console.
+func (a *API) session(r *http.Request) (known, may bool) {
 	text, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !bearer {
-		return false
+		return false, false
 	}
 	var of claims
-	_, err := jwt.ParseWithClaims(text, &of, func(*jwt.Token) (any, error) { return a.options.Login.Secret, nil },
+	_, err := jwt.ParseWithClaims(text, &of, func(*jwt.Token) (any, error) { return a.options.Login.key(of.Username), nil },
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(issuer), jwt.WithExpirationRequired())
-	if err != nil {
-		return false
+	manager, found := a.options.Login.Managers[of.Username]
+	if err != nil || !found {
+		return false, false
 	}
-	for permission := range strings.SplitSeq(a.options.Login.Managers[of.Username].Permissions, ",") {
+	for permission := range strings.SplitSeq(manager.Permissions, ",") {
 		acts, all := strings.CutPrefix(strings.TrimSpace(permission), "*:")
 		if all && (strings.Contains(acts, "w") || r.Method == http.MethodGet && strings.Contains(acts, "r")) {
-			return true
+			return true, true
 		}
 	}
-	return false
+	return true, false
 }

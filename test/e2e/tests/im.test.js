@@ -260,7 +260,8 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
   });
 
   it('lets managers log in', async (t) => {
-    const im = await startIM(t, {}, { console: { users: ['root:pass:*', 'guest:guest:[*:r]', 'op:pass:[slots:rw]'] } });
+    const secret = 's'.repeat(32);
+    const im = await startIM(t, {}, { console: { users: ['root:pass:*', 'guest:guest:[*:r]', 'op:pass:[slots:rw]'], session_secret: secret } });
     const login = async (username, password) => {
       const response = await fetch(`${im.api}/manager/login`, { method: 'POST', body: JSON.stringify({ username, password }) });
       return { code: response.status, body: await response.json() };
@@ -279,11 +280,14 @@ describe('messaging with the real client', { concurrency: 3 }, () => {
     const guest = (await login('guest', 'guest')).body;
     assert.equal(guest.permissions, '*:r');
     assert.equal(await as(guest.token, 'GET', '/user/systemuids'), 200);
-    assert.equal(await as(guest.token, 'POST', '/user/systemuids_add', systems), 401);
-    assert.equal(await as((await login('op', 'pass')).body.token, 'GET', '/user/systemuids'), 401);
+    assert.equal(await as(guest.token, 'POST', '/user/systemuids_add', systems), 403);
+    assert.equal(await as((await login('op', 'pass')).body.token, 'GET', '/user/systemuids'), 403);
     assert.equal((await login('____manager', im.token)).body.permissions, '*:rw');
     const forged = [Buffer.from('{"alg":"none"}').toString('base64url'), token.split('.')[1], ''].join('.');
     for (const bad of [forged, `${token}x`, token.slice(0, -4), '']) assert.equal(await as(bad, 'GET', '/user/systemuids'), 401);
+    const later = await startIM(t, {}, { console: { users: ['root:another:*', 'guest:guest:[*:r]'], session_secret: secret } });
+    const there = async (token) => (await fetch(`${later.api}/user/systemuids`, { headers: { Authorization: `Bearer ${token}` } })).status;
+    assert.deepEqual([await there(guest.token), await there(token)], [200, 401], 'another password ends the sessions');
     for (const [name, password] of [['root', 'wrong'], ['nobody', ''], ['root', ''], ['____manager', '']]) {
       assert.deepEqual(await login(name, password), { code: 400, body: { msg: 'username or password is wrong', status: 400 } });
     }

@@ -12,6 +12,9 @@ import (
 // stops has asked for can still be sent to it, and it waits for that as long.
 const pullExpiry = silence / 2
 
+// errElected says that the consumer has another leader, which can be asked at once.
+var errElected = errors.New("the queue's consumer has another leader")
+
 // puller asks a consumer for jobs, one request at a time.
 type puller struct {
 	conn    *natsgo.Conn
@@ -58,6 +61,8 @@ func (p *puller) pull() (*natsgo.Msg, error) {
 		return msg, nil
 	case status == "408":
 		return nil, nil
+	case status == "409" && msg.Header.Get("Description") == "Leadership Change":
+		return nil, errElected
 	default:
 		return nil, fmt.Errorf("ask for a job: %w", statusError(msg))
 	}

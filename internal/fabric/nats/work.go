@@ -38,7 +38,11 @@ func (q *queue) Work(ctx context.Context, handler fabric.Handler) error {
 		if lasts, tell := w.interruption.Failed(); tell {
 			q.warn("worker interrupted, trying on", slog.Any("error", err), slog.Duration("lasts", lasts.Round(time.Second)))
 		}
-		if !errors.Is(err, errSilent) {
+		switch {
+		case errors.Is(err, errSilent):
+		case errors.Is(err, errElected), unanswered(err):
+			fabric.Pause(bound, tryPause)
+		default:
 			pause(bound)
 		}
 	}

@@ -268,7 +268,7 @@ func (s *slot) enter(m *message.Message, done func(Outcome)) (Outcome, bool) {
 func (s *slot) pump() {
 	for !s.syncing && s.owned && len(s.waiting) > 0 {
 		n := s.next()
-		if n == 0 || n < maxEntryMessages && s.pace.holds(s.pumpLater) {
+		if n == 0 || n == len(s.waiting) && s.pace.holds(s.pumpLater) { // more may come into it
 			return
 		}
 		list := s.waiting[:n:n]

@@ -57,8 +57,9 @@ type Provider struct {
 	life     fabric.Life
 	stores   atomic.Bool // something stored was opened
 
-	mu  sync.Mutex // guards bus
-	bus *bus       // nil until the first signal is opened
+	mu        sync.Mutex     // guards the following fields
+	bus       *bus           // nil until the first signal is opened
+	lingering sync.WaitGroup // for the ends of requests for jobs
 }
 
 var (
@@ -274,7 +275,6 @@ func (p *Provider) ping(ctx context.Context) error {
 // Close implements fabric.Provider. A connection given to New stays open.
 func (p *Provider) Close() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.life.End()
 	if p.bus != nil {
 		p.bus.conn.Close()
@@ -282,6 +282,8 @@ func (p *Provider) Close() error {
 	if p.own {
 		p.conn.Close()
 	}
+	p.mu.Unlock()
+	p.lingering.Wait()
 	return nil
 }
 

@@ -234,7 +234,7 @@ func pullOne(t *testing.T, q *queue) *natsgo.Msg {
 	check(t, err)
 	defer jobs.close()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-		msg, err := jobs.pull()
+		msg, err := jobs.pull(t.Context())
 		check(t, err)
 		if msg != nil {
 			return msg

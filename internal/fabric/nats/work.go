@@ -113,7 +113,7 @@ func (w *worker) next(ctx context.Context, jobs *puller) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	msg, err := jobs.pull()
+	msg, err := jobs.pull(ctx)
 	if err != nil || msg == nil {
 		return err
 	}

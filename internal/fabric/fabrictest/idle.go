@@ -25,12 +25,17 @@ func testIdle(t *testing.T, p fabric.Provider) {
 	first := openQueue(t, p, config)
 	toFirst, firstAttempts := record(succeed)
 	work(t, first, toFirst)
+	const jobs = 20
 	config.Idle = idle(&secondBusy)
 	second := openQueue(t, p, config)
-	toSecond, secondAttempts := record(succeed)
+	var done atomic.Int32
+	toSecond, secondAttempts := record(func(fabric.Job) error {
+		// It becomes busy while it works. One that did so while it asks might be given one more job.
+		secondBusy.Store(done.Add(1) >= jobs)
+		return nil
+	})
 	work(t, second, toSecond)
 
-	const jobs = 20
 	for i := range jobs {
 		enqueue(t, second, fabric.Job{ID: fmt.Sprintf("job-%d", i)})
 	}
@@ -44,7 +49,6 @@ func testIdle(t *testing.T, p fabric.Provider) {
 		t.Errorf("the busy worker was given %d jobs", len(firstAttempts))
 	}
 
-	secondBusy.Store(true)
 	firstBusy.Store(false)
 	for i := range jobs {
 		enqueue(t, second, fabric.Job{ID: fmt.Sprintf("later-%d", i)})

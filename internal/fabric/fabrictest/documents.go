@@ -194,15 +194,22 @@ func increment(ctx context.Context, d fabric.Documents, key string) error {
 	}
 }
 
+// testIncrementRace has many add to one number. What was added unheard counts or not.
 func testIncrementRace(t *testing.T, p fabric.Provider) {
 	const writers, each = 8, 10
 	ctx := context.Background()
 	d := openDocuments(t, p)
 	var running sync.WaitGroup
+	var added, unknown atomic.Int64
 	for range writers {
 		running.Go(func() {
 			for range each {
-				if err := increment(ctx, d, "counter"); err != nil {
+				switch err := increment(ctx, d, "counter"); {
+				case err == nil:
+					added.Add(1)
+				case errors.Is(err, fabric.ErrUnavailable):
+					unknown.Add(1)
+				default:
 					t.Errorf("increment: %v", err)
 				}
 			}
@@ -211,8 +218,10 @@ func testIncrementRace(t *testing.T, p fabric.Provider) {
 	running.Wait()
 	document, err := d.Get(ctx, "counter")
 	must(t, "get", err)
-	if got := string(document.Value); got != strconv.Itoa(writers*each) {
-		t.Errorf("counter is %s after %d increments", got, writers*each)
+	got, err := strconv.ParseInt(string(document.Value), 10, 64)
+	must(t, "parse", err)
+	if got < added.Load() || got > added.Load()+unknown.Load() || added.Load() < writers*each/2 {
+		t.Errorf("counter is %d after %d increments and %d unheard", got, added.Load(), unknown.Load())
 	}
 }
 

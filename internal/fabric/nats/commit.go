@@ -47,10 +47,6 @@ const (
 // them, for commitTries times.
 var errCommitMoves = errors.New("others write the same keys without a pause")
 
-// errCommitUnknown says that a commit got no answer, and that others have written its keys since:
-// nothing tells any more whether they did so before or after it.
-var errCommitUnknown = errors.New("no answer came, and others have written the same keys since")
-
 // commit is one call of Commit.
 type commit struct {
 	*documents
@@ -103,7 +99,7 @@ func (c *commit) run(ctx context.Context) (revisions []uint64, err error) {
 			// before, or when another writer is about to store one of the keys and may fail.
 			revisions, err = c.look(ctx)
 			if errors.Is(err, fabric.ErrConflict) && c.unheard > 0 {
-				return nil, fmt.Errorf("%w: %w", fabric.ErrUnavailable, errCommitUnknown)
+				return nil, fmt.Errorf("%w: %w", fabric.ErrUnavailable, errUnknown)
 			}
 			if err != nil || revisions != nil {
 				return revisions, err
@@ -165,17 +161,14 @@ func (c *commit) send(ctx context.Context) (uint64, error) {
 // message is what stores one write, in the form that the bucket would give it.
 func (c *commit) message(batch string, i int) *natsgo.Msg {
 	w := c.writes[i]
-	m := natsgo.NewMsg(c.prefix + w.Key)
+	m := newMsg(c.prefix+w.Key, w.Value)
+	if w.Value == nil {
+		m = tombstone(c.prefix + w.Key)
+	}
 	m.Header.Set(headerBatch, batch)
 	m.Header.Set(headerBatchSequence, strconv.Itoa(i+1))
 	m.Header.Set(headerCommit, c.id)
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(c.expected[i], 10))
-	if w.Value == nil {
-		m.Header.Set(headerOperation, operationPurge)
-		m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
-		m.Header.Set(jetstream.MsgTTLHeader, tombstoneAge.String())
-	}
-	m.Data = w.Value
 	return m
 }
 

@@ -98,3 +98,28 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// A conditional write that is repeated, as its answer was lost, is known again, and whether another was
+// first as well, as long as the last message tells it.
+func TestPublished(t *testing.T) {
+	ctx, p := open(t)
+	d, err := openDocuments(ctx, p, "answer-lost")
+	check(t, err)
+	own, other := newMsg(d.prefix+"k", []byte("same")), newMsg(d.prefix+"k", []byte("same"))
+	other.Header.Set(jetstream.MsgIDHeader, "other")
+	first, err := d.write(ctx, own, 0)
+	check(t, err)
+	conflict := errors.New("conflict")
+	if ack, err := p.published(ctx, own, conflict); err != nil || ack.Sequence != first {
+		t.Errorf("got %v, %v for what was stored as %d", ack, err, first)
+	}
+	other.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
+	if _, err := p.published(ctx, other, conflict); err != conflict {
+		t.Errorf("got %v for what another was faster with", err)
+	}
+	_, err = d.write(ctx, newMsg(d.prefix+"k", []byte("next")), first)
+	check(t, err)
+	if _, err := p.published(ctx, own, conflict); !errors.Is(err, errUnknown) || !errors.Is(err, fabric.ErrUnavailable) {
+		t.Errorf("got %v for what was written over", err)
+	}
+}

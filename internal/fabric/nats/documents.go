@@ -1,7 +1,6 @@
 package nats
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -47,6 +46,7 @@ func openDocuments(ctx context.Context, p *Provider, name string) (*documents, e
 		DenyDelete:         true,
 		AllowMsgTTL:        true, // for tombstones
 		AllowAtomicPublish: true, // for Commit
+		Duplicates:         retryWindow,
 	})
 	if err != nil {
 		return nil, err
@@ -96,27 +96,48 @@ func (d *documents) Put(ctx context.Context, key string, value []byte, revision 
 	if err := fabric.CheckValue(value); err != nil {
 		return 0, d.failed("put", key, err)
 	}
-	var stored uint64
-	err := tries(ctx, func(ctx context.Context, again bool) (err error) {
-		if revision == 0 {
-			stored, err = d.bucket.Create(ctx, key, value)
-		} else {
-			stored, err = d.bucket.Update(ctx, key, value, revision)
-		}
-		if again && isConflict(err) {
-			// The try before may have been stored without an answer: then our value is there. The
-			// leader knows; a replica may not have it yet.
-			now, getErr := lastOf(ctx, d.stream, d.prefix+key)
-			if getErr == nil && !isTombstone(now.Header) && bytes.Equal(now.Data, value) {
-				stored, err = now.Sequence, nil
-			}
-		}
-		return err
-	})
+	stored, err := d.put(ctx, key, value, revision)
 	if err != nil {
 		return 0, d.failed("put", key, err)
 	}
 	return stored, nil
+}
+
+// put stores a value over the revision, or over nothing, which may be a tombstone.
+func (d *documents) put(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	expected := revision
+	for range commitTries {
+		stored, err := d.write(ctx, newMsg(d.prefix+key, value), expected)
+		if revision != 0 || !isConflict(err) {
+			return stored, err
+		}
+		last, lastErr := lastOf(ctx, d.stream, d.prefix+key)
+		now := uint64(0)
+		switch {
+		case errors.Is(lastErr, jetstream.ErrMsgNotFound):
+		case lastErr != nil:
+			return 0, lastErr
+		case !isTombstone(last.Header):
+			return 0, err
+		default:
+			now = last.Sequence
+		}
+		if now == expected { // another is about to write the same key
+			return 0, err
+		}
+		expected = now
+	}
+	return 0, fmt.Errorf("%w: %w", fabric.ErrUnavailable, errCommitMoves)
+}
+
+// write stores a message over the revision and returns its own. Repetitions are known by the message's
+// ID and not by the value: another may write the same.
+func (d *documents) write(ctx context.Context, msg *natsgo.Msg, revision uint64) (uint64, error) {
+	ack, err := d.provider.publish(ctx, msg, jetstream.WithExpectLastSequencePerSubject(revision))
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
 }
 
 // Delete implements fabric.Documents.
@@ -126,18 +147,7 @@ func (d *documents) Delete(ctx context.Context, key string, revision uint64) err
 	}
 	err := fabric.ErrConflict // what the bucket would take revision 0 for is "any"
 	if revision != 0 {
-		err = tries(ctx, func(ctx context.Context, again bool) error {
-			err := d.bucket.Purge(ctx, key,
-				jetstream.LastRevision(revision), jetstream.PurgeTTL(tombstoneAge))
-			if again && isConflict(err) {
-				// The try before may have been stored without an answer: then the key is gone.
-				now, getErr := lastOf(ctx, d.stream, d.prefix+key)
-				if errors.Is(getErr, jetstream.ErrMsgNotFound) || getErr == nil && isTombstone(now.Header) {
-					return nil
-				}
-			}
-			return err
-		})
+		_, err = d.write(ctx, tombstone(d.prefix+key), revision)
 	}
 	if err == nil {
 		return nil
@@ -253,9 +263,19 @@ func (d *documents) watch(ctx context.Context, changed func(fabric.Change), read
 	return fabric.ErrClosed
 }
 
+// tombstone is the message that stands for a key that was deleted, in the form that the bucket would
+// give it.
+func tombstone(subject string) *natsgo.Msg {
+	m := newMsg(subject, nil)
+	m.Header.Set(headerOperation, operationPurge)
+	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	m.Header.Set(jetstream.MsgTTLHeader, tombstoneAge.String())
+	return m
+}
+
 // isTombstone says whether a message stands for a key that was deleted.
 func isTombstone(header natsgo.Header) bool {
-	return header.Get("KV-Operation") != "" || header.Get(jetstream.MarkerReasonHeader) != ""
+	return header.Get(headerOperation) != "" || header.Get(jetstream.MarkerReasonHeader) != ""
 }
 
 // document returns a document whose value is never nil.

@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -127,5 +128,41 @@ func TestUnheardWorker(t *testing.T) {
 	case id := <-first:
 		t.Errorf("who is not heard did %q as well", id)
 	default:
+	}
+}
+
+// TestSameValue has two write the same value over the same revision, of whom one is heard so late that
+// it repeats itself: the value that it finds is not its own.
+func TestSameValue(t *testing.T) {
+	t.Parallel()
+	url := startServer(t)
+	g := newGate(t, strings.TrimPrefix(url, "nats://"))
+	connect := func(url string) fabric.Documents {
+		p, err := nats.Connect(t.Context(), nats.Server{URLs: []string{url}, User: "parley", Password: "p:ss/word"}, nats.Options{Logger: logger(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Close() })
+		d, err := p.Documents(t.Context(), "d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	late, punctual := connect("nats://"+g.address), connect(url)
+	for _, revision := range []uint64{0, 1} {
+		g.shut.Lock()
+		time.AfterFunc(time.Second, g.shut.Unlock) // more than a try lasts
+		result := make(chan error, 1)
+		go func() {
+			_, err := late.Put(t.Context(), "k", []byte("same"), revision)
+			result <- err
+		}()
+		if _, err := punctual.Put(t.Context(), "k", []byte("same"), revision); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-result; !errors.Is(err, fabric.ErrConflict) {
+			t.Errorf("over revision %d the second writer was told %v, want ErrConflict", revision, err)
+		}
 	}
 }

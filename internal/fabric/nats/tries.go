@@ -64,9 +64,12 @@ func ask[T any](ctx context.Context, request func(ctx context.Context) (T, error
 	return answer, err
 }
 
+// errUnknown says that a conditional write got no answer, and that others have written the same since:
+// nothing tells any more whether they did so before or after it.
+var errUnknown = errors.New("no answer came, and others have written the same since")
+
 // publish stores a message, by as many tries as that takes, once: by its ID the engine knows
-// the repetition of one that it has, also of one whose expectation no longer holds because it
-// was stored itself. A message without an ID gets one.
+// the repetition of one that it has. A message without an ID gets one.
 func (p *Provider) publish(
 	ctx context.Context, msg *natsgo.Msg, options ...jetstream.PublishOpt,
 ) (*jetstream.PubAck, error) {
@@ -76,9 +79,39 @@ func (p *Provider) publish(
 	if msg.Header.Get(jetstream.MsgIDHeader) == "" {
 		msg.Header.Set(jetstream.MsgIDHeader, nuid.Next())
 	}
-	return ask(ctx, func(ctx context.Context) (*jetstream.PubAck, error) {
-		return p.js.PublishMsg(ctx, msg, options...)
+	var ack *jetstream.PubAck
+	err := tries(ctx, func(ctx context.Context, again bool) (err error) {
+		ack, err = p.js.PublishMsg(ctx, msg, options...)
+		if again && isConflict(err) {
+			ack, err = p.published(ctx, msg, err)
+		}
+		return err
 	})
+	return ack, err
+}
+
+// published finds out whether a message is stored whose repetition was a conflict. A replicated stream
+// looks for the ID first, so that the conflict is with another writer. One without replicas looks at the
+// expectation first, which does not hold any more when the message itself was stored.
+func (p *Provider) published(ctx context.Context, msg *natsgo.Msg, conflict error) (*jetstream.PubAck, error) {
+	if p.replicas > 1 {
+		return nil, conflict
+	}
+	const expected = jetstream.ExpectedLastSubjSeqHeader
+	name, err := p.js.StreamNameBySubject(ctx, msg.Subject)
+	if err != nil {
+		return nil, err
+	}
+	last, header, err := stored{provider: p, stream: name}.leaderMessage(ctx, getRequest{LastFor: msg.Subject})
+	switch {
+	case err != nil && !errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil, err
+	case err == nil && header.Get(jetstream.MsgIDHeader) == msg.Header.Get(jetstream.MsgIDHeader):
+		return &jetstream.PubAck{Stream: name, Sequence: last.Seq, Duplicate: true}, nil
+	case err == nil && header.Get(expected) != "" && header.Get(expected) == msg.Header.Get(expected):
+		return nil, conflict // another was first
+	}
+	return nil, fmt.Errorf("%w: %w", fabric.ErrUnavailable, errUnknown)
 }
 
 // retryWindow is how long a stream without a DedupWindow of its own remembers the IDs of

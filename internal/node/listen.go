@@ -295,6 +295,9 @@ func (n *Node) Stop(ctx context.Context) error {
 		errs = append(errs, n.close(ctx, l))
 	}
 	n.running.Wait()
+	if n.health != nil {
+		n.health.Wait()
+	}
 	// Also when the grace is over, as it is when a broker is away.
 	parting, cancel := context.WithTimeout(context.WithoutCancel(ctx), partingTime)
 	defer cancel()

@@ -40,12 +40,16 @@ type Health struct {
 	draining atomic.Bool
 	starting atomic.Pointer[string] // what the node waits for; nil when it serves
 
-	mu      sync.Mutex // held while the parts are asked, so that a flood of probes asks once
-	checked time.Time
+	running sync.WaitGroup // who asks the parts
+
+	mu      sync.Mutex    // guards the following fields
+	asking  chan struct{} // closed when the parts have been asked; nil when nobody does, so that a flood of probes asks once
+	checked time.Time     // when they were asked last
 	status  int
 	word    string
-	failed  []string  // names of the checks behind that
-	logged  time.Time // when one that failed was last logged
+	failed  []string // names of the checks behind that
+
+	logged time.Time // when one that failed was last logged; used by who asks
 }
 
 // logInterval is between two lines in the log about a check that goes on failing.
@@ -54,6 +58,14 @@ const logInterval = time.Minute
 // checkInterval is how long an answer of the parts is used: probes come unauthenticated, and
 // asking the engine costs it work.
 const checkInterval = time.Second
+
+// Load balancers give a probe about a second. While the parts are being asked for longer than
+// answerTime, as during an election or while the disk is slow, the last answer counts, up to answerAge:
+// otherwise all nodes of a cluster leave the rotation together.
+const (
+	answerTime = 500 * time.Millisecond
+	answerAge  = 5 * time.Second
+)
 
 // Drain takes the node out of rotation: /ready and /up answer 503 until Resume.
 func (h *Health) Drain() { h.draining.Store(true) }
@@ -136,13 +148,43 @@ func (h *Health) state(ctx context.Context) (status int, word string, failed []s
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.checked.IsZero() || time.Since(h.checked) >= checkInterval {
+	if h.asking == nil && time.Since(h.checked) < checkInterval {
+		return h.status, h.word, h.failed
+	}
+	if h.asking == nil {
+		h.asking = make(chan struct{})
 		// A prober that hangs up must not make the next one believe that a part failed.
-		h.status, h.word, h.failed = h.check(context.WithoutCancel(ctx))
-		h.checked = time.Now()
+		h.running.Go(func() { h.ask(context.WithoutCancel(ctx)) })
+	}
+	asking, wait := h.asking, answerTime
+	if time.Since(h.checked) >= answerAge { // nothing is known of late
+		wait = checkTimeout * time.Duration(1+len(h.Checks))
+	}
+	h.mu.Unlock()
+	select {
+	case <-asking:
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+	h.mu.Lock()
+	if time.Since(h.checked) >= answerAge {
+		return http.StatusServiceUnavailable, "ERROR", []string{"health"} // a part hangs
 	}
 	return h.status, h.word, h.failed
 }
+
+// ask asks the parts and notes what they say.
+func (h *Health) ask(ctx context.Context) {
+	status, word, failed := h.check(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.checked, h.status, h.word, h.failed = time.Now(), status, word, failed
+	close(h.asking)
+	h.asking = nil
+}
+
+// Wait returns when no part is being asked. Nobody may ask any more.
+func (h *Health) Wait() { h.running.Wait() }
 
 func (h *Health) check(ctx context.Context) (status int, word string, failed []string) {
 	status, word = http.StatusOK, "OK"

@@ -169,6 +169,39 @@ func TestHealthTimeout(t *testing.T) {
 	})
 }
 
+// While a part thinks for long the last answer is given in time, and not for ever.
+func TestHealthSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := make(chan struct{})
+		close(slow)
+		h := &Health{
+			Checks: []Check{{"part", true, func(context.Context) error { <-slow; return errors.New("gone") }}},
+			Log:    slog.New(slog.DiscardHandler),
+		}
+		want := func(status int, word string, within time.Duration) {
+			t.Helper()
+			start := time.Now()
+			s, w, failed := h.state(t.Context())
+			if took := time.Since(start); s != status || w != word || took > within {
+				t.Errorf("got %d %s %v after %v", s, w, failed, took)
+			}
+		}
+		h.Checks[0].Critical = false
+		want(200, "DEGRADED", 0)
+		h.Checks[0].Critical = true
+		slow = make(chan struct{})
+		time.Sleep(checkInterval)
+		for range 4 {
+			want(200, "DEGRADED", answerTime)
+			time.Sleep(500 * time.Millisecond)
+		}
+		want(503, "ERROR", 2*checkTimeout)
+		close(slow)
+		h.Wait()
+		want(503, "ERROR", 0)
+	})
+}
+
 func TestUsage(t *testing.T) {
 	mux := http.NewServeMux()
 	(&Health{}).Register(mux, "", true)

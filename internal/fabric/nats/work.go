@@ -139,6 +139,7 @@ func (w *worker) next(ctx context.Context, jobs *puller) error {
 type delivered struct {
 	msg      *natsgo.Msg
 	sequence uint64 // in the stream
+	again    bool   // it was delivered before, and somebody else may have it or have settled it
 	envelope envelope
 	job      fabric.Job
 }
@@ -148,7 +149,7 @@ func (w *worker) read(msg *natsgo.Msg) (delivered, bool) {
 	d := delivered{msg: msg}
 	meta, err := msg.Metadata()
 	if err == nil {
-		d.sequence = meta.Sequence.Stream
+		d.sequence, d.again = meta.Sequence.Stream, meta.NumDelivered > 1
 		d.envelope, err = decodeEnvelope(msg.Header)
 	}
 	if err != nil { // not written by a queue: no attempt can mend it
@@ -169,7 +170,15 @@ func (w *worker) read(msg *natsgo.Msg) (delivered, bool) {
 // ends its goroutine without returning, nothing is settled and the lease runs out.
 func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
 	msg, job := d.msg, d.job
-	if err := w.inTouch(ctx, msg); err != nil {
+	err := w.inTouch(ctx, msg)
+	if err == nil && d.again {
+		err = w.unsettled(ctx, d)
+	}
+	if errors.Is(err, jetstream.ErrMsgNotFound) { // settled while it was on its way
+		missed()
+		return
+	}
+	if err != nil {
 		missed()
 		if ctx.Err() != nil {
 			_ = w.giveUpLease(msg, 0)
@@ -179,7 +188,7 @@ func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
 		return // the lease runs out, and another has it then
 	}
 	started := time.Now()
-	err := w.handle(ctx, msg, job)
+	err = w.handle(ctx, msg, job)
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	switch {
@@ -203,6 +212,16 @@ func (w *worker) inTouch(ctx context.Context, msg *natsgo.Msg) error {
 		_, err := w.queue.provider.conn.RequestWithContext(ctx, msg.Reply, inProgress)
 		return err
 	})
+}
+
+// unsettled returns jetstream.ErrMsgNotFound when a job that was delivered again has been settled by who had
+// it before. The consumer renews the lease of such a job without saying that there is none.
+func (w *worker) unsettled(ctx context.Context, d delivered) error {
+	ctx, cancel := context.WithTimeout(ctx, w.queue.config.Visibility/2)
+	defer cancel()
+	jobs := stored{provider: w.queue.provider, stream: w.queue.provider.stream("queue", w.queue.config.Name)}
+	_, err := jobs.leader(ctx, getRequest{Seq: d.sequence})
+	return err
 }
 
 // inProgress renews the lease of a job, in the protocol of acknowledgements.

@@ -11,9 +11,9 @@ import (
 // together they may go over the quota. When they hear of it, the newest go again.
 
 // overTime is for how long a client may lose its place to others that came at the same moment:
-// much longer than the way of a change to all nodes. A client that was there before the nodes
-// lost sight of each other stays.
-const overTime = time.Second
+// much longer than the way of a change to all nodes, also of nodes that have far too much to do. A
+// client that was there before the nodes lost sight of each other stays.
+const overTime = 3 * time.Second
 
 // tellConnections tells the other nodes how many clients are here. The realm is locked.
 func (r *realm) tellConnections(n int) {

@@ -13,6 +13,13 @@ const wheelTick = 100 * time.Millisecond
 // wheelSlots times wheelTick is one turn; longer timers wait for several turns.
 const wheelSlots = 1024
 
+// A wheel that is late by lateTicks was stopped with its process. What the peers have sent meanwhile is
+// read first, for readTicks: otherwise those who answered in time are told that they did not.
+const (
+	lateTicks = 10
+	readTicks = 5
+)
+
 // wheel is one timer for all connections: a runtime timer each would cost memory and a
 // heap operation for every reset.
 type wheel struct {
@@ -59,13 +66,20 @@ func (w *wheel) run() {
 		case <-ticker.C:
 		}
 		// A late ticker skips ticks; the wheel must not.
-		for until := int64(time.Since(w.started) / wheelTick); w.now.Load() < until; {
-			expired = w.advance(expired[:0])
-			for _, c := range expired {
+		until := int64(time.Since(w.started) / wheelTick)
+		late := until-w.now.Load() > lateTicks
+		for w.now.Load() < until {
+			expired = w.advance(expired)
+		}
+		for _, c := range expired {
+			if late {
+				w.postpone(c)
+			} else {
 				c.expired()
 			}
-			clear(expired) // connections that are gone must not be held by the next batch's list
 		}
+		clear(expired) // connections that are gone must not be held by the next batch's list
+		expired = expired[:0]
 	}
 }
 
@@ -108,7 +122,21 @@ func (w *wheel) set(c *Conn, d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	c.timer.at = w.now.Load() + max(1, int64((d+wheelTick-1)/wheelTick))
+	w.arm(c, max(1, int64((d+wheelTick-1)/wheelTick)))
+}
+
+// postpone has a timer that advance took out go off later, unless it was set anew.
+func (w *wheel) postpone(c *Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.timer.at == timerDue {
+		w.arm(c, readTicks)
+	}
+}
+
+// arm puts a timer in that goes off after some ticks. The wheel is locked.
+func (w *wheel) arm(c *Conn, ticks int64) {
+	c.timer.at = w.now.Load() + ticks
 	head := &w.slot[c.timer.at%wheelSlots]
 	c.timer.next = *head
 	if *head != nil {

@@ -205,6 +205,24 @@ func TestWheelTime(t *testing.T) {
 	})
 }
 
+// After the process was stopped, what came from peers meanwhile is read before their time is over.
+func TestWheelAfterPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, stops, _, _ := newTimed(func(*Conn) { time.Sleep(20 * time.Second) }) // the whole wheel
+		h := &timed{start: time.Now()}
+		c := &Conn{server: s, handler: h, link: &nowhere{}}
+		stops.SetTimer(time.Second)
+		c.SetTimer(5 * time.Second)
+		time.Sleep(21*time.Second + 3*wheelTick)
+		c.SetTimer(5 * time.Second) // it was heard
+		time.Sleep(time.Minute)
+		s.wheel.stop()
+		if len(h.expired) != 1 || h.expired[0] < 26*time.Second || h.expired[0] > 27*time.Second {
+			t.Errorf("expired after %v", h.expired)
+		}
+	})
+}
+
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c, _, _ := newTimed(nil)

@@ -118,7 +118,12 @@ func (s *shop) open() {
 // shout publishes an event at one node, which the clients of all get.
 func (s *shop) shout(data string) {
 	s.Helper()
-	publishAs(s.T, s.list[0], shopID, shopKey, shopSecret, data)
+	spreads(s.T, s.clients, func(event, data string) error {
+		return publishAs(s.list[0], shopID, shopKey, shopSecret, event, data)
+	})
+	if err := publishAs(s.list[0], shopID, shopKey, shopSecret, "shout", data); err != nil {
+		s.Fatal(err)
+	}
 	for _, client := range s.clients {
 		client.want(s.T, "shout", data)
 	}
@@ -244,20 +249,20 @@ func subscribersAs(t *testing.T, n *node, id, key, secret string) int {
 }
 
 // publishAs publishes an event of an app at a node.
-func publishAs(t *testing.T, n *node, id, key, secret, data string) {
-	t.Helper()
-	body, err := json.Marshal(map[string]any{"name": "shout", "channels": []string{"news"}, "data": data})
+func publishAs(n *node, id, key, secret, event, data string) error {
+	body, err := json.Marshal(map[string]any{"name": event, "channels": []string{"news"}, "data": data})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	path, query := "/apps/"+id+"/events", url.Values{}
 	protocol.SignRequest(key, secret, http.MethodPost, path, query, body, time.Now().Unix())
 	response, err := http.Post(n.url()+path+"?"+query.Encode(), "application/json", bytes.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	_ = response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		t.Fatalf("publish: %s", response.Status)
+		return fmt.Errorf("publish: %s", response.Status)
 	}
+	return nil
 }

@@ -46,7 +46,7 @@ func TestBehind(t *testing.T) {
 		t.Errorf("a configuration for nodes that differ: %v", err)
 	}
 	for format, program := range programs {
-		c.works(format, c.behind(manager, format, program, a.file, "node.internal"))
+		c.works(nodes, format, c.behind(manager, format, program, a.file, "node.internal"))
 		at := c.behind(manager, format, program, a.file, "other.internal")
 		answers := 0
 		eventually(t, format+" answers", func() bool { answers = c.status("http://" + at + "/rt/up"); return answers != 0 })
@@ -90,7 +90,7 @@ func (c *trial) status(page string) int {
 }
 
 // works tries a balancer.
-func (c *trial) works(format, at string) {
+func (c *trial) works(nodes []*member, format, at string) {
 	c.Helper()
 	eventually(c.T, "a node answers through "+format, func() bool { return c.status("http://"+at+"/rt/up") == http.StatusOK })
 	if got := c.status("http://" + at + "/up"); got != http.StatusNotFound {
@@ -102,7 +102,9 @@ func (c *trial) works(format, at string) {
 		s.subscribe(c.T, "news")
 		clients = append(clients, s)
 	}
-	time.Sleep(interest)
+	for _, m := range nodes { // the balancer may take each
+		spreads(c.T, clients, func(event, data string) error { return m.publish("news", event, data) })
+	}
 	if err := publishAt(c.client, &url.URL{Scheme: "http", Host: at, Path: "/rt"}, "news", "e", "through "+format); err != nil {
 		c.Fatalf("%s: %v", format, err)
 	}

@@ -131,7 +131,7 @@ func TestClusterTLS(t *testing.T) {
 		"shows a certificate of another authority; have the certificates of all nodes signed by one",
 		"refuses this node's certificate, which has expired or is not valid yet; make a new one for cluster.cert_file",
 	} {
-		strangers[i].refused(10*time.Second, says)
+		strangers[i].refused(says)
 	}
 	nodes[0].says("127.0.0.1 and this node do not agree whether TLS is spoken", "127.0.0.1 does not trust this node's certificate",
 		"127.0.0.1 shows a certificate that has expired")

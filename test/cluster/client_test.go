@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,6 +102,11 @@ func (s *socket) next() (event, data string, err error) {
 	if err := s.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", "", err
 	}
+	return s.read()
+}
+
+// read returns the next message. Pings are answered, as a client that was quiet for long gets some.
+func (s *socket) read() (event, data string, err error) {
 	text, err := wsutil.ReadServerText(s)
 	if err != nil {
 		return "", "", err
@@ -111,6 +117,12 @@ func (s *socket) next() (event, data string, err error) {
 	}
 	if err := json.Unmarshal(text, &message); err != nil {
 		return "", "", err
+	}
+	if message.Event == "pusher:ping" {
+		if err := wsutil.WriteClientText(s, []byte(`{"event":"pusher:pong","data":{}}`)); err != nil {
+			return "", "", err
+		}
+		return s.read()
 	}
 	var quoted string
 	if json.Unmarshal(message.Data, &quoted) == nil {
@@ -131,18 +143,73 @@ func (s *socket) subscribe(t *testing.T, channel string) {
 	}
 }
 
-// want reads the next event.
+// want reads the next event that is no probe.
 func (s *socket) want(t *testing.T, event, data string) {
 	t.Helper()
-	if got, text, err := s.next(); err != nil || got != event || text != data {
+	got, text, err := s.next()
+	for err == nil && got == probeEvent {
+		got, text, err = s.next()
+	}
+	if err != nil || got != event || text != data {
 		t.Errorf("got %s %s, %v; want %s %s", got, text, err, event, data)
 	}
 }
 
-// closeCode reads until the connection ends and returns its code, 0 without one.
-func (s *socket) closeCode() int {
+// probeEvent is what spreads publishes, each time with another number.
+const probeEvent = "probe"
+
+var probes atomic.Int64
+
+// spreads publishes probes in one way until every client has heard one: nothing else tells when
+// a node's interest in a channel has reached the others.
+func spreads(t *testing.T, clients []*socket, publish func(event, data string) error) {
+	t.Helper()
+	number := fmt.Sprint(probes.Add(1))
+	heard, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			if err := publish(probeEvent, number); err != nil {
+				stopped <- err
+				return
+			}
+			select {
+			case <-heard:
+				stopped <- nil
+				return
+			case <-time.After(50 * time.Millisecond): // enough for most
+			}
+		}
+	}()
+	for _, s := range clients {
+		event, data, err := s.next()
+		for err == nil && event == probeEvent && data != number { // of an earlier time
+			event, data, err = s.next()
+		}
+		if err != nil || event != probeEvent {
+			t.Errorf("got %s %s, %v; want a probe", event, data, err)
+		}
+	}
+	close(heard)
+	if err := <-stopped; err != nil {
+		t.Fatalf("publish a probe: %v", err)
+	}
+}
+
+// closeCode reads until the connection ends and returns its code, 0 without one or when nothing
+// comes within patience.
+func (s *socket) closeCode() int { return codeOf(s.next) }
+
+// lastCode is closeCode for who waits however long.
+func (s *socket) lastCode() int {
+	if s.SetReadDeadline(time.Time{}) != nil {
+		return 0
+	}
+	return codeOf(s.read)
+}
+
+func codeOf(read func() (event, data string, err error)) int {
 	for {
-		_, _, err := s.next()
+		_, _, err := read()
 		var closed wsutil.ClosedError
 		if errors.As(err, &closed) {
 			return int(closed.Code)

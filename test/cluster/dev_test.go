@@ -11,10 +11,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/parleyio/parley/internal/pusher/admin"
 	"github.com/parleyio/parley/test/process"
 )
 
@@ -23,6 +25,7 @@ type laptop struct {
 	*testing.T
 	*process.Process
 	typed  io.WriteCloser
+	dir    string
 	offset int
 }
 
@@ -57,7 +60,7 @@ func startLaptop(t *testing.T, dir string) *laptop {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = in.Close(); _ = typed.Close() })
-	l := &laptop{T: t, typed: typed, offset: freeOffset(t)}
+	l := &laptop{T: t, typed: typed, dir: dir, offset: freeOffset(t)}
 	l.Process = launch(t, in, parley, "dev", "--data-dir", dir, "--port_offset", strconv.Itoa(l.offset))
 	l.sees("Type ")
 	return l
@@ -74,6 +77,79 @@ func (l *laptop) types(command string) {
 func (l *laptop) sees(text string) {
 	l.Helper()
 	eventually(l.T, strconv.Quote(text)+" is on the terminal", func() bool { return strings.Contains(l.Output(), text) })
+}
+
+// clients counts those that are connected to a node.
+func (l *laptop) clients(n int) int {
+	l.Helper()
+	text, err := os.ReadFile(filepath.Join(l.dir, "parley.toml"))
+	if err != nil {
+		l.Fatal(err)
+	}
+	token := regexp.MustCompile(`token = "([0-9a-f]+)"`).FindSubmatch(text)
+	if token == nil {
+		l.Fatal("the configuration has no token")
+	}
+	node := &admin.Client{Server: "http://" + process.Address(6001+l.offset+100*n), Token: string(token[1])}
+	view, err := node.Cluster(l.Context())
+	if err != nil {
+		l.Fatal(err)
+	}
+	for _, m := range view.Members {
+		if m.Name == fmt.Sprint("node", n) {
+			return m.Connections
+		}
+	}
+	l.Fatalf("node%d does not see itself: %+v", n, view)
+	return 0
+}
+
+// everywhere connects clients until each node has one. A node that is slow to say that it is
+// ready is passed over meanwhile.
+func (l *laptop) everywhere(connect func()) {
+	l.Helper()
+	for n := range count {
+		eventually(l.T, fmt.Sprintf("node%d has a client", n+1), func() bool {
+			if l.clients(n+1) == 0 {
+				connect()
+			}
+			return l.clients(n+1) > 0
+		})
+	}
+}
+
+// say publishes an event and counts the clients that hear it; the connections of the others have
+// ended. It publishes until all have, as nothing tells when every node knows of the channel.
+func (l *laptop) say(data string, clients []*socket) (heard int) {
+	l.Helper()
+	results := make(chan bool, len(clients))
+	for _, s := range clients {
+		go func() {
+			event, got, err := s.next()
+			for err == nil && (event != "my-event" || got != data) { // what was said before
+				event, got, err = s.next()
+			}
+			results <- err == nil
+		}()
+	}
+	for left := len(clients); left > 0; {
+		p := launch(l.T, nil, parley, "publish", "-c", filepath.Join(l.dir, "parley.toml"), "my-channel", "my-event", data)
+		if code := p.Await(); code != 0 {
+			l.Fatalf("publish ends with %d: %s", code, p.Output())
+		}
+		for again := time.After(time.Second); left > 0 && again != nil; {
+			select {
+			case hears := <-results:
+				left--
+				if hears {
+					heard++
+				}
+			case <-again:
+				again = nil
+			}
+		}
+	}
+	return heard
 }
 
 // ends waits for the end of everything, which must have been in order.
@@ -111,36 +187,19 @@ func TestDev(t *testing.T) {
 		_ = response.Body.Close()
 	}
 	clients := []*socket{}
-	for range 3 { // one on each node
+	l.everywhere(func() {
 		s := dialing{url: "ws://" + server, key: key[1]}.must(t)
 		s.subscribe(t, "my-channel")
 		clients = append(clients, s)
+	})
+	if heard := l.say("one", clients); heard != len(clients) {
+		t.Errorf("%d of %d clients have heard it", heard, len(clients))
 	}
-	file := filepath.Join(dir, "parley.toml")
-	say := func(data string) {
-		t.Helper()
-		time.Sleep(interest)
-		p := launch(t, nil, parley, "publish", "-c", file, "my-channel", "my-event", data)
-		<-p.Ended()
-		if code := p.Await(); code != 0 {
-			t.Fatalf("publish ends with %d: %s", code, p.Output())
-		}
-	}
-	say("one")
-	for _, s := range clients {
-		s.want(t, "my-event", "one")
-	}
+	lost := l.clients(2)
 	l.types("kill 2")
 	l.sees("node1 ready, node2 killed, node3 ready; new clients go to node1, node3")
-	say("two")
-	survivors := 0
-	for _, s := range clients {
-		if event, data, err := s.next(); err == nil && event == "my-event" && data == "two" {
-			survivors++
-		}
-	}
-	if survivors != 2 {
-		t.Errorf("%d of the 3 clients have survived, want 2", survivors)
+	if survivors := l.say("two", clients); survivors != len(clients)-lost {
+		t.Errorf("%d of %d clients have survived, %d were at node2", survivors, len(clients), lost)
 	}
 	mark := len(l.Output())
 	l.types("restart 2")
@@ -174,11 +233,12 @@ func TestDevKilledElsewhere(t *testing.T) {
 		t.Fatal("the terminal does not tell the key and the processes")
 	}
 	at := dialing{url: "ws://localhost:" + strconv.Itoa(6001+l.offset), key: key[1]}
-	ended := make(chan struct{}, count)
-	for range count { // one on each node
+	noticed := make(chan struct{})
+	var once sync.Once
+	l.everywhere(func() {
 		s := at.must(t)
-		go func() { s.closeCode(); ended <- struct{}{} }()
-	}
+		go func() { s.lastCode(); once.Do(func() { close(noticed) }) }()
+	})
 	number, err := strconv.Atoi(pid[1])
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +247,7 @@ func TestDevKilledElsewhere(t *testing.T) {
 		t.Fatal("there is no such process", err)
 	}
 	select {
-	case <-ended:
+	case <-noticed:
 	case <-time.After(patience):
 		t.Fatal("no client notices")
 	}

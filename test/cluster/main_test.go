@@ -10,13 +10,12 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/parleyio/parley/test/process"
 )
 
 // patience bounds every wait for something that must happen.
-const patience = 20 * time.Second
+const patience = process.Patience
 
 // atOnce is how many tests run at a time. They mostly wait, for processes to start and for
 // balancers to notice.

@@ -42,7 +42,7 @@ func (c *talk) connect(uids []string) []*hearer {
 	for first := range connecting {
 		all.Go(func() {
 			for i := first; i < len(uids); i += connecting {
-				client, err := chat(c.pick(i), uids[i])
+				client, err := chat(c.pick(i), uids[i], patience)
 				if err != nil {
 					c.Errorf("%s: %v", uids[i], err)
 					return

@@ -21,9 +21,13 @@ type chatter struct {
 	uid    string
 }
 
-// chat connects a client to a node.
-func chat(n *node, uid string) (*chatter, error) {
-	nc, err := net.DialTimeout("tcp", process.Address(n.port+imTCP), time.Second)
+// sendersWait is how long senders wait for a node to let them in, before they try another.
+const sendersWait = 3 * time.Second
+
+// chat connects a client to a node that lets it in within a time.
+func chat(n *node, uid string, within time.Duration) (*chatter, error) {
+	end := time.Now().Add(within)
+	nc, err := net.DialTimeout("tcp", process.Address(n.port+imTCP), within)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +36,7 @@ func chat(n *node, uid string) (*chatter, error) {
 		return nil, err
 	}
 	c := &chatter{Conn: nc, in: bufio.NewReader(nc), uid: uid}
-	_ = nc.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = nc.SetDeadline(end)
 	c.write(&wire.Connect{Version: 5, DeviceID: uid + time.Now().String(), UID: uid, ClientKey: keys.Public()})
 	p, err := c.read()
 	if err != nil {

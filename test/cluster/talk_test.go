@@ -116,7 +116,7 @@ func (c *talk) listen(list ...*node) (hearers []*hearer) {
 	c.Helper()
 	for _, n := range list {
 		h := &hearer{uid: fmt.Sprintf("r%d", n.number), first: uint64(len(c.acked) + 1), ended: make(chan struct{})}
-		client, err := chat(n, h.uid)
+		client, err := chat(n, h.uid, patience)
 		if err != nil {
 			c.Fatalf("%s at %s: %v", h.uid, n.name, err)
 		}
@@ -207,7 +207,7 @@ func (c *talk) sendAll(at int, uid string, end <-chan struct{}) {
 			}
 			var err error
 			if client == nil {
-				if client, err = chat(c.pick(at), uid); err != nil {
+				if client, err = chat(c.pick(at), uid, sendersWait); err != nil {
 					client = nil
 					at++
 					time.Sleep(20 * time.Millisecond) // between tries
@@ -335,11 +335,22 @@ func (c *talk) unread(list []*node) {
 	c.must(list[c.round%len(list)], "/conversations/clearUnread", map[string]any{"uid": reader, "channel_id": c.group, "channel_type": 2}, nil)
 	c.read = last
 	for _, n := range list {
-		c.hasUnread(n, reader, 0)
+		eventually(c.T, n.name+" has heard that all is read", func() bool { // it may lag behind the one that was told
+			unread, read := c.unreadAt(n, reader)
+			return unread == 0 && read == last
+		})
 	}
 }
 
 func (c *talk) hasUnread(n *node, uid string, want int) {
+	c.Helper()
+	if unread, last := c.unreadAt(n, uid); unread != want || last != len(c.acked) {
+		c.Errorf("%s tells %s of %d unread messages up to %d, want %d up to %d", n.name, uid, unread, last, want, len(c.acked))
+	}
+}
+
+// unreadAt is what a node tells a member of the group; -1 when that is nothing.
+func (c *talk) unreadAt(n *node, uid string) (unread, last int) {
 	c.Helper()
 	var rows []struct {
 		Channel string `json:"channel_id"`
@@ -349,11 +360,8 @@ func (c *talk) hasUnread(n *node, uid string, want int) {
 	c.must(n, "/conversation/sync", map[string]any{"uid": uid, "msg_count": 1}, &rows)
 	for _, row := range rows {
 		if row.Channel == c.group {
-			if row.Unread != want || row.Last != len(c.acked) {
-				c.Errorf("%s tells %s of %d unread messages up to %d, want %d up to %d", n.name, uid, row.Unread, row.Last, want, len(c.acked))
-			}
-			return
+			return row.Unread, row.Last
 		}
 	}
-	c.Errorf("%s tells %s nothing of the group", n.name, uid)
+	return -1, -1
 }

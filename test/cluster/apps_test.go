@@ -62,7 +62,9 @@ func (s *shop) migrate(t *testing.T) string {
 	if err := os.WriteFile(file, []byte(database), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(parley, "app", "migrate", "-c", file).CombinedOutput(); err != nil {
+	migrate := exec.Command(parley, "app", "migrate", "-c", file)
+	migrate.Env = process.Environment()
+	if out, err := migrate.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	insert(t, s.server, "INSERT INTO applications (id, `key`, secret, webhooks) VALUES ('9', 'hooked-key', 's', ?)",

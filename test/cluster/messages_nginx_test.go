@@ -44,7 +44,8 @@ func TestMessagesBehindNGINX(t *testing.T) {
 		return response.StatusCode == http.StatusOK
 	})
 	chat := exec.CommandContext(t.Context(), "node", filepath.Join("..", "e2e", "lib", "im-chat.js"),
-		"ws://"+process.Address(ws), api, process.Address(tcp), strconv.Itoa(c.list[2].PID()))
+		"ws://"+process.Address(ws), api, process.Address(tcp), strconv.Itoa(c.list[2].PID()),
+		"http://"+process.Address(c.list[2].port+imHTTP))
 	output, err := chat.CombinedOutput()
 	t.Logf("%s", output)
 	if err != nil {

@@ -132,7 +132,7 @@ func TestMessagesReferenceSite(t *testing.T) {
 		}
 	}
 	command := s.on("lan", "node", filepath.Join("..", "e2e", "lib", "im-chat.js"), "route", "http://"+publicAddress+":15001",
-		publicAddress+":15100", strconv.Itoa(nodes[2].PID()))
+		publicAddress+":15100", strconv.Itoa(nodes[2].PID()), "http://"+machines[2]+":5001")
 	chat := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	chat.Env = append(process.Environment(), "IM_TOKEN="+token)
 	output, err := chat.CombinedOutput()

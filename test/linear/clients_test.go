@@ -43,7 +43,9 @@ type load struct {
 	http    *http.Client
 	stop    chan struct{}
 	running sync.WaitGroup
-	names   atomic.Int64 // of clients that go on as others
+	// listening is who hears signals, which goes on when the others have stopped.
+	listening sync.WaitGroup
+	names     atomic.Int64 // of clients that go on as others
 
 	counters, registers, locks, jobs history
 	unknowns                         map[string]int // operations by key; guarded by mu
@@ -71,6 +73,15 @@ func newLoad(t *testing.T, c *cluster) *load {
 		}))
 	}
 	return l
+}
+
+// sizes tells how much there is of each kind.
+func (l *load) sizes() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return map[string]int{
+		"counters": l.counters.size(), "registers": l.registers.size(), "locks": l.locks.size(), "jobs": l.jobs.size(), "ids": len(l.ids),
+	}
 }
 
 func (l *load) client(o client.Options) *client.Client {
@@ -219,7 +230,9 @@ func (l *load) hold(name *int, _ *client.Client) {
 		return
 	}
 	delete(ref, "ttl_ms")
-	begin = time.Now()
+	if begin = time.Now(); begin.After(until) {
+		begin = until // it has overslept since
+	}
 	l.post(rand.IntN(nodeCount), path+"/release", ref, nil)
 	l.locks.add(*name, begin, forEver, ended, nil) // whatever the answer, from begin on it does not rely on it
 	*name = int(l.names.Add(1))
@@ -251,8 +264,12 @@ func (l *load) publish(name *int, node *client.Client) {
 
 // work takes a job and says what became of it, at another node.
 func (l *load) work(name *int, node *client.Client) {
+	l.take(name, node, client.LeaseOptions{Max: 3, Wait: time.Second, Lease: jobLease})
+}
+
+func (l *load) take(name *int, node *client.Client, o client.LeaseOptions) {
 	call := time.Now()
-	leases, err := node.Queue(queueName).Lease(l.t.Context(), client.LeaseOptions{Max: 3, Wait: time.Second, Lease: jobLease})
+	leases, err := node.Queue(queueName).Lease(l.t.Context(), o)
 	if err != nil {
 		return
 	}

@@ -206,6 +206,7 @@ func TestMessagesMoveToFourthNode(t *testing.T) {
 		if code := first.Terminate(); code != 0 {
 			t.Errorf("%s ended with %d", first.name, code)
 		}
+		eventually(t, second.name+" misses it", func() bool { return len(second.view().Missing) == 1 })
 		if _, err := c.command("cluster", "forget", first.name, "--server", second.url()); err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ func testBroker(t *testing.T, name string) {
 	}
 	b := brokers[name](t, host)
 	hooks := newReceiver(t, seen)
-	c := newCluster(t, options{webhooks: hooks.server.URL, broker: b, node: quickFlags})
+	c := newCluster(t, options{webhooks: hooks.server.URL, broker: b, node: pauseFlags})
 	if w != nil {
 		w.attachToBroker(c)
 	}
@@ -75,8 +75,8 @@ func testBroker(t *testing.T, name string) {
 	tr := startTraffic(t, c)
 	excuses := []excuse{p.crash(c.nodes[0], hooks)}
 	p.comeBack(c.nodes[0], hooks)
-	p.shortPause(c.nodes[1], quickTimeout/2, hooks)
-	excuses = append(excuses, p.longPause(c.nodes[2], quickTimeout+3*quickBeat, hooks))
+	p.shortPause(c.nodes[1], pauseTimeout/3, hooks)
+	excuses = append(excuses, p.longPause(c.nodes[2], pauseTimeout+3*quickBeat, hooks))
 	tr.check(append(p.clients, p.past...), excuses...)
 	if w != nil {
 		p.forget()

@@ -100,7 +100,7 @@ func (c *chat) send(uid string, at int, wait time.Duration, stop <-chan struct{}
 			}
 			var err error
 			if client == nil {
-				if client, err = enter(c.cluster.nodes[at%nodeCount], uid); err != nil {
+				if client, err = enter(c.cluster.nodes[at%nodeCount], uid, moverPatience); err != nil {
 					at++
 					time.Sleep(poll)
 					continue
@@ -264,14 +264,14 @@ type spoken struct {
 	} `json:"result"`
 }
 
-// enter connects a user to a node.
-func enter(n *node, uid string) (*chatter, error) {
-	conn, err := net.DialTimeout("tcp", n.messagingAddress(0), time.Second)
+// enter connects a user to a node that lets it in within a time.
+func enter(n *node, uid string, wait time.Duration) (*chatter, error) {
+	conn, err := net.DialTimeout("tcp", n.messagingAddress(0), wait)
 	if err != nil {
 		return nil, err
 	}
 	c := &chatter{Conn: conn, in: json.NewDecoder(conn)}
-	answer, err := c.ask("connect", map[string]any{"uid": uid, "token": "t", "deviceId": uid + time.Now().String(), "deviceFlag": 0}, moverPatience)
+	answer, err := c.ask("connect", map[string]any{"uid": uid, "token": "t", "deviceId": uid + time.Now().String(), "deviceFlag": 0}, wait)
 	if err == nil && answer.Result.Reason != 1 {
 		err = fmt.Errorf("%s is not let in at %s: reason %d", uid, n.name, answer.Result.Reason)
 	}
@@ -355,7 +355,7 @@ func (c *chat) listen() (list []*hearer) {
 	c.t.Helper()
 	for i, n := range c.cluster.nodes {
 		h := &hearer{node: n, ended: make(chan struct{}), heard: map[string][]uint64{}}
-		client, err := enter(n, "hearer"+strconv.Itoa(i))
+		client, err := enter(n, "hearer"+strconv.Itoa(i), patience)
 		if err == nil {
 			err = client.SetReadDeadline(time.Time{})
 		}

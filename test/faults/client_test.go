@@ -63,6 +63,7 @@ type presenceOfUser struct {
 type tick struct {
 	Publisher string `json:"publisher"`
 	Seq       int    `json:"seq"`
+	heard     time.Time
 }
 
 const tickEvent = "tick"
@@ -213,6 +214,7 @@ func (c *client) record(f frame) {
 	case tickEvent:
 		var one tick
 		f.content(&one)
+		one.heard = now
 		c.ticks[f.Channel] = append(c.ticks[f.Channel], one)
 	case "pusher:error":
 		var told struct{ Code int }

@@ -77,13 +77,13 @@ func (n *node) setClock(off time.Duration) {
 		n.t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }() // it is written, or the test ends
+	n.mu.Lock()                         // what is under way is signed with another time, and must not be judged in between
+	defer n.mu.Unlock()
 	if _, err := file.WriteAt(bits.NativeEndian.AppendUint64(nil, uint64(off/time.Second)), 0); err != nil {
 		n.t.Fatal(err)
 	}
-	n.mu.Lock()
 	n.off = off
-	n.mu.Unlock()
-	n.set(up) // what is under way is signed with another time
+	n.turns++
 }
 
 // clocks gives each node of a cluster that was not started a wall clock of its own.

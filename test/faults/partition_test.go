@@ -31,7 +31,7 @@ func TestPartitionByProxies(t *testing.T) {
 func disturb(t *testing.T, w network) {
 	t.Helper()
 	hooks := newReceiver(t, w.host())
-	c := newCluster(t, options{webhooks: hooks.server.URL, node: quickFlags})
+	c := newCluster(t, options{webhooks: hooks.server.URL, node: pauseFlags})
 	w.attach(c)
 	c.startAll()
 	p := populate(t, c)

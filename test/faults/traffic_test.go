@@ -136,8 +136,12 @@ type excuse struct {
 	from, to time.Time
 }
 
-// spread is how long a new subscription may take to be known on all nodes.
-const spread = 2 * time.Second
+// spread is how long a new subscription may take to be known on all nodes, and slowSpread how long
+// on a machine that does other things, too.
+const (
+	spread     = 2 * time.Second
+	slowSpread = 10 * time.Second
+)
 
 // lastMoment is how long before its end, or before it was cut off, what a node acknowledged
 // may be lost.
@@ -172,8 +176,9 @@ func (tr *traffic) checkChannel(c *client, channel string, excuses []excuse) {
 	tr.t.Helper()
 	for publisher, acked := range tr.acked {
 		var want []published
+		from := c.owedFrom(channel, publisher)
 		for _, p := range acked {
-			if tr.owed(c, channel, p, excuses) {
+			if tr.owed(c, channel, p, from, excuses) {
 				want = append(want, p)
 			}
 		}
@@ -239,9 +244,33 @@ func heardFrom(c *client, channel, publisher string) (list []int) {
 	return list
 }
 
+// owedFrom is when a subscription is known to a publisher. Who hears its first event later than that
+// is owed from there, unless times are judged or it is too late for any machine.
+func (c *client) owedFrom(channel, publisher string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, last := c.joined[channel].Add(spread), c.joined[channel].Add(slowSpread)
+	if strict {
+		return from
+	}
+	for _, one := range c.ticks[channel] {
+		if one.Publisher != publisher {
+			continue
+		}
+		if one.heard.After(last) {
+			return last
+		}
+		if one.heard.After(from) {
+			return one.heard
+		}
+		break
+	}
+	return from
+}
+
 // owed tells whether a client must have heard an event.
-func (tr *traffic) owed(c *client, channel string, p published, excuses []excuse) bool {
-	if !slices.Contains(p.channels, channel) || p.begun.Before(c.joined[channel].Add(spread)) {
+func (tr *traffic) owed(c *client, channel string, p published, from time.Time, excuses []excuse) bool {
+	if !slices.Contains(p.channels, channel) || p.begun.Before(from) {
 		return false
 	}
 	if !c.closed.IsZero() && p.acknowledged.After(c.closed.Add(-spread)) {

@@ -10,7 +10,7 @@
 //
 // Environment: PARLEY_FAULTS=long for the random form, with PARLEY_FAULTS_TIME for its length
 // and PARLEY_FAULTS_SEED to repeat an order; PARLEY_FAULTS_RACE=1 for nodes with the race
-// detector; PARLEY_FAULTS_STRICT=1 to judge times, too; PARLEY_FAULTS_NETWORK=proxy for no network
+// detector; PARLEY_FAULTS_STRICT=1 for no slack; PARLEY_FAULTS_NETWORK=proxy for no network
 // namespaces; PARLEY_BIN for a binary that is used instead of a new one, except where clocks
 // are set.
 package faults

@@ -21,9 +21,12 @@ const (
 	gapLimit   = time.Second             // until a client whose node is stopped has another one
 )
 
-// strict tells that a test fails when that is missed. It is for a machine that does nothing else:
-// otherwise a test only prints what was reached.
+// strict tells that a test fails when that is missed at all. It is for a machine that does nothing else.
 var strict = os.Getenv("PARLEY_FAULTS_STRICT") == "1"
+
+// slack is by how much it may be missed otherwise: a machine with five times more to do than it can
+// takes that long, and a fault that nobody notices but by its timeout takes longer.
+var slack = map[bool]time.Duration{false: 5, true: 1}[strict]
 
 // settleLimit is how long is waited until all nodes tell the same. It is no measure of
 // anything: the figures are.
@@ -66,7 +69,7 @@ func (p *population) crash(victim *node, hooks *receiver) excuse {
 	go func() { waited <- p.createApp(at, patience, survivors[1], survivors[0], appID+"-waits") }()
 	last := p.moved(before, settleLimit, p.clients, p.lostWith(victim), false)
 	figure(p.t, victim.name+" killed, last member_removed heard", last.Sub(at))
-	if strict && last.Sub(at) > leaveLimit {
+	if last.Sub(at) > slack*leaveLimit {
 		p.t.Errorf("members of %s leave after %v", victim.name, last.Sub(at))
 	}
 	p.watched(before, settleLimit, p.clients, p.lostWith(victim), false)
@@ -110,8 +113,8 @@ func (p *population) checkWritten(what string, w written) {
 	p.t.Helper()
 	figure(p.t, what+", acknowledged", w.acknowledged)
 	figure(p.t, what+", known on another node", w.known)
-	if strict && (w.acknowledged > writeLimit || w.known > knownLimit) {
-		p.t.Errorf("%s: acknowledged after %v and known after %v, not within %v and %v", what, w.acknowledged, w.known, writeLimit, knownLimit)
+	if w.acknowledged > slack*writeLimit || w.known > slack*knownLimit {
+		p.t.Errorf("%s: acknowledged after %v and known after %v, not within %v and %v", what, w.acknowledged, w.known, slack*writeLimit, slack*knownLimit)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,6 +55,41 @@ func TestTurns(t *testing.T) {
 		synctest.Wait()
 		if fmt.Sprint(order) != "[0 2]" {
 			t.Errorf("turns were taken by %v", order)
+		}
+	})
+}
+
+// TestAwaitIdle has a worker wait until it is idle, with a word to it and without one.
+func TestAwaitIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var idle atomic.Bool
+		wake := make(chan struct{}, 1)
+		config := fabric.QueueConfig{Idle: idle.Load, Wake: wake}
+		for _, step := range []struct {
+			what string
+			act  func()
+			want time.Duration
+		}{
+			{"without a word", func() { idle.Store(true) }, fabric.IdleInterval},
+			{"with a word", func() { idle.Store(true); wake <- struct{}{} }, 10 * time.Millisecond},
+			{"with a word that is not so", func() { wake <- struct{}{}; synctest.Wait(); idle.Store(true) }, 10*time.Millisecond + fabric.IdleInterval},
+			{"when it ends", cancel, 10 * time.Millisecond},
+		} {
+			idle.Store(false)
+			began, returned := time.Now(), time.Duration(0)
+			go func() {
+				config.AwaitIdle(ctx)
+				returned = time.Since(began)
+			}()
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+			step.act()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if returned != step.want {
+				t.Errorf("%s it is told after %v, want %v", step.what, returned, step.want)
+			}
 		}
 	})
 }

@@ -21,7 +21,7 @@ const maxBlob = 2 << 20
 
 func openBlobs(t *testing.T, p fabric.Provider) fabric.Blobs {
 	t.Helper()
-	b, err := p.Blobs(context.Background(), fabric.BlobConfig{Name: shortName(t), MaxSize: maxBlob})
+	b, err := p.Blobs(patient(t), fabric.BlobConfig{Name: shortName(t), MaxSize: maxBlob})
 	must(t, "open blobs", err)
 	return b
 }

@@ -19,7 +19,7 @@ import (
 
 func openCache(t *testing.T, p fabric.Provider) fabric.Cache {
 	t.Helper()
-	c, err := p.Cache(context.Background(), fabric.CacheConfig{Name: shortName(t), MaxBytes: 32 << 20})
+	c, err := p.Cache(patient(t), fabric.CacheConfig{Name: shortName(t), MaxBytes: 32 << 20})
 	must(t, "open cache", err)
 	return c
 }
@@ -90,17 +90,16 @@ func testCacheTTL(t *testing.T, p fabric.Provider) {
 	must(t, "set for ever", c.Set(ctx, "ever", []byte("x"), 0))
 	_, err := c.Add(ctx, "counter", 1, 2*time.Second)
 	must(t, "add", err)
-	wantCached(t, c, "brief", "x")
-	_, err = c.Get(ctx, "brief")
-	for err == nil && time.Since(began) < patience {
+	value, err := c.Get(ctx, "brief")
+	for err == nil && string(value) == "x" && time.Since(began) < patience {
 		time.Sleep(20 * time.Millisecond)
 		if _, err := c.Add(ctx, "other", 1, 0); err != nil {
 			t.Fatalf("add: %v", err)
 		}
-		_, err = c.Get(ctx, "brief")
+		value, err = c.Get(ctx, "brief")
 	}
 	wantError(t, "get after the ttl", err, fabric.ErrNotFound)
-	if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
+	if took := time.Since(began); took < 2*time.Second {
 		t.Errorf("a ttl of 1.2 s, rounded up to 2 s, took %v", took)
 	}
 	for { // Add does not prolong: the counter begins anew after its own time
@@ -259,7 +258,7 @@ func testCacheBounded(t *testing.T, p fabric.Provider) {
 		_, err := p.Cache(ctx, bad)
 		wantError(t, fmt.Sprintf("open %+v", bad), err, fabric.ErrInvalidConfig)
 	}
-	c, err := p.Cache(ctx, fabric.CacheConfig{Name: shortName(t), MaxBytes: fabric.MinCacheBytes})
+	c, err := p.Cache(patient(t), fabric.CacheConfig{Name: shortName(t), MaxBytes: fabric.MinCacheBytes})
 	must(t, "open", err)
 	value := make([]byte, 100_000)
 	for i := range 30 {

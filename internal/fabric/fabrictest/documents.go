@@ -17,7 +17,7 @@ import (
 
 func openDocuments(t *testing.T, p fabric.Provider) fabric.Documents {
 	t.Helper()
-	d, err := p.Documents(context.Background(), name(t))
+	d, err := p.Documents(patient(t), name(t))
 	must(t, "open documents", err)
 	return d
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 )
 
-// patience is how long a test waits for what must come, and short how long it watches that
-// something does not.
+// patience is how long a test waits for what must come, however busy the machine is, and short how
+// long it watches that something does not.
 const (
-	patience = 20 * time.Second
+	patience = time.Minute
 	short    = 300 * time.Millisecond
 )
 
@@ -207,6 +207,15 @@ func must(t *testing.T, what string, err error) {
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
+}
+
+// patient returns a context for what a busy machine takes long for: a driver gives up after some seconds
+// on a call whose context has no deadline.
+func patient(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // receive returns the next value of a channel, which must come.

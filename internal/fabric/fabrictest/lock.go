@@ -2,6 +2,7 @@ package fabrictest
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,7 +14,7 @@ import (
 
 func openLocks(t *testing.T, p fabric.Provider) fabric.Locks {
 	t.Helper()
-	l, err := p.Locks(context.Background(), shortName(t))
+	l, err := p.Locks(patient(t), shortName(t))
 	must(t, "open locks", err)
 	return l
 }
@@ -30,19 +31,19 @@ func acquire(t *testing.T, l fabric.Locks, name string, lease time.Duration) fab
 func testLock(t *testing.T, p fabric.Provider) {
 	ctx := context.Background()
 	l := openLocks(t, p)
-	first, err := l.TryAcquire(ctx, "a b*", time.Second)
+	first, err := l.TryAcquire(ctx, "a b*", time.Minute)
 	must(t, "acquire", err)
-	_, err = l.TryAcquire(ctx, "a b*", time.Second)
+	_, err = l.TryAcquire(ctx, "a b*", time.Minute)
 	wantError(t, "acquire what is held", err, fabric.ErrLocked)
-	other := acquire(t, l, "other", time.Second)
+	other := acquire(t, l, "other", time.Minute)
 	must(t, "release other", other.Release(ctx))
 	brief, cancel := context.WithTimeout(ctx, short)
 	defer cancel()
-	_, err = l.Acquire(brief, "a b*", time.Second)
+	_, err = l.Acquire(brief, "a b*", time.Minute)
 	wantError(t, "wait for what is held", err, context.DeadlineExceeded)
 
 	waited := make(chan fabric.Lock, 1)
-	go func() { waited <- acquire(t, l, "a b*", time.Second) }()
+	go func() { waited <- acquire(t, l, "a b*", time.Minute) }()
 	must(t, "release", first.Release(ctx))
 	must(t, "release again", first.Release(ctx))
 	second := receive(t, "the lock", waited)
@@ -50,7 +51,7 @@ func testLock(t *testing.T, p fabric.Provider) {
 		t.Errorf("token %d after %d", second.Token(), first.Token())
 	}
 	must(t, "release", second.Release(ctx))
-	third, err := l.TryAcquire(ctx, "a b*", time.Second)
+	third, err := l.TryAcquire(ctx, "a b*", time.Minute)
 	must(t, "acquire after release", err)
 	if third.Token() <= second.Token() {
 		t.Errorf("token %d after %d", third.Token(), second.Token())
@@ -64,14 +65,14 @@ func testLock(t *testing.T, p fabric.Provider) {
 		wantError(t, "lease "+lease.String(), err, fabric.ErrInvalidConfig)
 	}
 	for _, name := range []string{"", strings.Repeat("n", fabric.MaxKeySize+1)} {
-		_, err := l.TryAcquire(ctx, name, time.Second)
+		_, err := l.TryAcquire(ctx, name, time.Minute)
 		wantError(t, "name", err, fabric.ErrInvalidKey)
 	}
 }
 
-// testLockRenewal holds a lock for several times its lease while the store is busy.
+// testLockRenewal holds a lock for longer than its lease while the store is busy.
 func testLockRenewal(t *testing.T, p fabric.Provider) {
-	const lease = 1500 * time.Millisecond
+	const lease = 4 * time.Second // longer than a busy machine keeps a renewal waiting
 	ctx := context.Background()
 	l := openLocks(t, p)
 	held := acquire(t, l, "renewed", lease)
@@ -87,7 +88,7 @@ func testLockRenewal(t *testing.T, p fabric.Provider) {
 		})
 	}
 	last := held.Until()
-	for end := time.Now().Add(4 * lease); time.Now().Before(end); time.Sleep(lease / 10) {
+	for end := time.Now().Add(2 * lease); time.Now().Before(end); time.Sleep(lease / 20) {
 		_, err := l.TryAcquire(ctx, "renewed", lease)
 		wantError(t, "acquire what is renewed", err, fabric.ErrLocked)
 		until, now := held.Until(), time.Now()
@@ -114,7 +115,7 @@ func contend(t *testing.T, handles []fabric.Locks, contenders, each int) {
 	for i := range contenders {
 		running.Go(func() {
 			for range each {
-				held := acquire(t, handles[i%len(handles)], "contended", 5*time.Second)
+				held := acquire(t, handles[i%len(handles)], "contended", time.Minute)
 				if n := inside.Add(1); n != 1 {
 					t.Errorf("%d holders at once", n)
 				}
@@ -135,44 +136,57 @@ func testLockContended(t *testing.T, p fabric.Provider) {
 	contend(t, []fabric.Locks{openLocks(t, p)}, 20, 5)
 }
 
+// testLockFair has contenders stand in line. Nothing tells when one does, and on a busy machine one may
+// be overtaken on the way there: then it is given more time. By accident the order is hardly ever right.
 func testLockFair(t *testing.T, p fabric.Provider) {
-	ctx := context.Background()
 	l := openLocks(t, p)
-	held := acquire(t, l, "fair", 5*time.Second)
-	order := make(chan int, 5)
-	for i := range 5 {
-		started := make(chan struct{})
-		go func() {
-			close(started)
-			mine := acquire(t, l, "fair", 5*time.Second)
-			order <- i
-			_ = mine.Release(ctx)
-		}()
-		<-started
-		time.Sleep(50 * time.Millisecond) // to stand in line, which nothing tells of
-	}
-	must(t, "release", held.Release(ctx))
-	for want := range 5 {
-		if got := receive(t, "next holder", order); got != want {
-			t.Errorf("contender %d came before %d", got, want)
+	want := []int{0, 1, 2, 3, 4, 5, 6}
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		got := lineUp(t, l, len(want), pause)
+		if slices.Equal(got, want) {
+			return
+		}
+		if pause > time.Second {
+			t.Fatalf("contenders came in the order %v", got)
 		}
 	}
+}
+
+// lineUp has contenders come for a lock that is held, with a pause between them, and returns the order
+// in which they get it.
+func lineUp(t *testing.T, l fabric.Locks, contenders int, pause time.Duration) (got []int) {
+	t.Helper()
+	held := acquire(t, l, "fair", time.Minute)
+	order := make(chan int, contenders)
+	for i := range contenders {
+		go func() {
+			mine := acquire(t, l, "fair", time.Minute)
+			order <- i
+			_ = mine.Release(context.Background())
+		}()
+		time.Sleep(pause)
+	}
+	must(t, "release", held.Release(context.Background()))
+	for range contenders {
+		got = append(got, receive(t, "next holder", order))
+	}
+	return got
 }
 
 func testLockClose(t *testing.T, p fabric.Provider) {
 	ctx := context.Background()
 	l := openLocks(t, p)
-	held := acquire(t, l, "k", time.Second)
+	held := acquire(t, l, "k", time.Minute)
 	result := make(chan error, 1)
 	go func() {
-		_, err := l.Acquire(ctx, "k", time.Second)
+		_, err := l.Acquire(ctx, "k", time.Minute)
 		result <- err
 	}()
 	must(t, "close", p.Close())
 	receive(t, "the lock is lost", held.Lost())
 	wantError(t, "release", held.Release(ctx), fabric.ErrLost)
 	wantError(t, "wait", receive(t, "end of the wait", result), fabric.ErrClosed)
-	_, err := l.TryAcquire(ctx, "k", time.Second)
+	_, err := l.TryAcquire(ctx, "k", time.Minute)
 	wantError(t, "acquire", err, fabric.ErrClosed)
 	_, err = p.Locks(ctx, shortName(t))
 	wantError(t, "open", err, fabric.ErrClosed)
@@ -192,17 +206,14 @@ func testLockHolderDies(t *testing.T, open func() fabric.Provider) {
 	survivor := openLocks(t, open())
 	l := openLocks(t, doomed)
 	waitedFor, tried := acquire(t, l, "waited for", lease), acquire(t, l, "tried", lease)
-	began, until := time.Now(), waitedFor.Until()
+	until, triedUntil := waitedFor.Until(), tried.Until()
 	must(t, "close the holder's node", doomed.Close())
 	receive(t, "loss", waitedFor.Lost())
 	var running sync.WaitGroup
 	running.Go(func() {
-		next := acquire(t, survivor, "waited for", lease)
+		next := acquire(t, survivor, "waited for", time.Minute)
 		if early := time.Until(until); early > 0 {
 			t.Errorf("free %v before the holder had to know that it was", early)
-		}
-		if took := time.Since(began); took < lease/2 || took > 4*lease {
-			t.Errorf("free after %v, the lease was %v", took, lease)
 		}
 		if next.Token() <= waitedFor.Token() {
 			t.Errorf("token %d after %d", next.Token(), waitedFor.Token())
@@ -212,13 +223,13 @@ func testLockHolderDies(t *testing.T, open func() fabric.Provider) {
 		}
 	})
 	eventually(t, "the lock is free for one who tries", func() bool {
-		next, err := survivor.TryAcquire(ctx, "tried", lease)
+		next, err := survivor.TryAcquire(ctx, "tried", time.Minute)
 		if err != nil {
 			wantError(t, "try", err, fabric.ErrLocked)
 			return false
 		}
-		if took := time.Since(began); took < lease/2 || next.Token() <= tried.Token() {
-			t.Errorf("free after %v with token %d after %d", took, next.Token(), tried.Token())
+		if early := time.Until(triedUntil); early > 0 || next.Token() <= tried.Token() {
+			t.Errorf("free %v early with token %d after %d", early, next.Token(), tried.Token())
 		}
 		must(t, "release", next.Release(ctx))
 		return true

@@ -16,14 +16,14 @@ import (
 
 func openLog(t *testing.T, p fabric.Provider) fabric.Log {
 	t.Helper()
-	l, err := p.Log(context.Background(), fabric.LogConfig{Name: shortName(t)})
+	l, err := p.Log(patient(t), fabric.LogConfig{Name: shortName(t)})
 	must(t, "open log", err)
 	return l
 }
 
 func appendTo(t *testing.T, l fabric.Log, subject, payload string, options ...fabric.AppendOption) uint64 {
 	t.Helper()
-	seq, err := l.Append(context.Background(), subject, []byte(payload), options...)
+	seq, err := l.Append(patient(t), subject, []byte(payload), options...)
 	must(t, "append to "+subject, err)
 	return seq
 }

@@ -35,14 +35,14 @@ func queueConfig(t *testing.T) fabric.QueueConfig {
 
 func openQueue(t *testing.T, p fabric.Provider, config fabric.QueueConfig) fabric.Queue {
 	t.Helper()
-	q, err := p.Queue(context.Background(), config)
+	q, err := p.Queue(patient(t), config)
 	must(t, "open queue", err)
 	return q
 }
 
 func enqueue(t *testing.T, q fabric.Queue, job fabric.Job) string {
 	t.Helper()
-	id, err := q.Enqueue(context.Background(), job)
+	id, err := q.Enqueue(patient(t), job)
 	must(t, "enqueue", err)
 	return id
 }
@@ -166,7 +166,12 @@ func testNotBefore(t *testing.T, p fabric.Provider) {
 			t.Errorf("%s ran in attempt %d, %v before its time", a.ID, a.Attempt, a.NotBefore.Sub(a.at))
 		}
 		// A worker that was interrupted until all were due takes them as they were enqueued.
-		punctual = punctual && (len(order) > 1 || a.at.Before(soon))
+		switch len(order) {
+		case 0, 1:
+			punctual = punctual && a.at.Before(soon)
+		case 2:
+			punctual = punctual && a.at.Before(later)
+		}
 		order = append(order, a.ID)
 	}
 	want := []string{"past", "now", "soon", "later"}
@@ -241,6 +246,11 @@ func testRetry(t *testing.T, p fabric.Provider) {
 	q := openQueue(t, p, config)
 	enqueue(t, q, fabric.Job{ID: "job", Payload: []byte("payload"), NotBefore: time.Now()})
 	handler, attempts := record(func(job fabric.Job) error {
+		if job.ID == "job" && job.Attempt == 1 {
+			if _, err := q.Enqueue(context.Background(), fabric.Job{ID: "other"}); err != nil {
+				t.Errorf("enqueue: %v", err)
+			}
+		}
 		if job.ID == "job" && job.Attempt < 4 {
 			return fmt.Errorf("attempt %d failed", job.Attempt)
 		}
@@ -248,13 +258,13 @@ func testRetry(t *testing.T, p fabric.Provider) {
 	})
 	work(t, q, handler)
 	first := receive(t, "attempt", attempts)
-	enqueue(t, q, fabric.Job{ID: "other"})
-	if a := receive(t, "attempt of another job", attempts); a.ID != "other" {
-		t.Errorf("got %s, want another job to run while the failed one waits", a.ID)
-	}
-	last := first
+	last, other := first, false
 	for i, wait := range []time.Duration{800, 1200, 1200} {
 		a := receive(t, "attempt", attempts)
+		if a.ID == "other" && !other { // not always at once: a worker may be interrupted for as long as a wait
+			other = true
+			a = receive(t, "attempt", attempts)
+		}
 		if a.Attempt != i+2 || a.ID != "job" || string(a.Payload) != "payload" ||
 			!a.EnqueuedAt.Equal(first.EnqueuedAt) || !a.NotBefore.Equal(first.NotBefore) {
 			t.Errorf("attempt %d is %+v, the first was %+v", i+2, a, first)
@@ -264,19 +274,23 @@ func testRetry(t *testing.T, p fabric.Provider) {
 		}
 		last = a
 	}
+	if !other {
+		t.Error("no other job ran while the failed one waited")
+	}
 	wantLen(t, q, 0)
 }
 
 func testGiveUpByTime(t *testing.T, p fabric.Provider) {
 	config := queueConfig(t)
 	config.Retry = fabric.RetryPolicy{
-		Initial: 50 * time.Millisecond, Max: 50 * time.Millisecond, Elapsed: 400 * time.Millisecond,
+		Initial: 50 * time.Millisecond, Max: 50 * time.Millisecond, Elapsed: time.Second, // for more than one attempt
 	}
 	q := openQueue(t, p, config)
 	enqueue(t, q, fabric.Job{ID: "job", Payload: []byte("payload")})
 	time.Sleep(config.Retry.Elapsed) // the time that counts begins with the first attempt
 	reason := strings.Repeat("ü", fabric.MaxReasonSize) + "\r\n"
 	handler, attempts := record(func(fabric.Job) error { return errors.New(reason) })
+	began := time.Now()
 	work(t, q, handler)
 	wantLen(t, q, 0)
 	letters := deadLetters(t, q)
@@ -297,8 +311,8 @@ func testGiveUpByTime(t *testing.T, p fabric.Provider) {
 		len(letter.Reason) < fabric.MaxReasonSize/2 {
 		t.Errorf("reason of %d bytes", len(letter.Reason))
 	}
-	if age := letter.FailedAt.Sub(first.at); age < config.Retry.Elapsed || age > patience {
-		t.Errorf("given up %v after the first attempt", age)
+	if age := letter.FailedAt.Sub(began); age < config.Retry.Elapsed || age > patience {
+		t.Errorf("given up %v after the worker began", age)
 	}
 }
 
@@ -387,11 +401,11 @@ func testTwoWorkers(t *testing.T, p fabric.Provider) {
 
 func testLongHandler(t *testing.T, p fabric.Provider) {
 	config := queueConfig(t)
-	config.Visibility = 1500 * time.Millisecond
+	config.Visibility = 6 * time.Second // longer than a busy machine keeps an extension waiting
 	q := openQueue(t, p, config)
 	enqueue(t, q, fabric.Job{})
 	handler, attempts := record(func(fabric.Job) error {
-		time.Sleep(2 * config.Visibility)
+		time.Sleep(config.Visibility * 3 / 2)
 		return nil
 	})
 	work(t, q, handler)
@@ -409,6 +423,7 @@ func testWorkerDies(t *testing.T, p fabric.Provider) {
 	config := queueConfig(t)
 	config.Visibility = time.Second
 	q := openQueue(t, p, config)
+	began := time.Now() // before the job is taken, which may be long before its handler runs
 	enqueue(t, q, fabric.Job{ID: "job"})
 	var dead atomic.Bool
 	handler, attempts := record(func(fabric.Job) error {
@@ -418,12 +433,12 @@ func testWorkerDies(t *testing.T, p fabric.Provider) {
 		return nil
 	})
 	work(t, q, handler)
-	first := receive(t, "attempt", attempts)
+	receive(t, "attempt", attempts)
 	second := receive(t, "attempt after the worker died", attempts)
 	if second.ID != "job" || second.Attempt != 1 {
 		t.Errorf("got %s in attempt %d", second.ID, second.Attempt)
 	}
-	if waited := second.at.Sub(first.at); waited < config.Visibility/2 {
+	if waited := second.at.Sub(began); waited < config.Visibility/2 {
 		t.Errorf("delivered again after %v, want about %v", waited, config.Visibility)
 	}
 	wantLen(t, q, 0)

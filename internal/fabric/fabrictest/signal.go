@@ -17,7 +17,7 @@ import (
 
 func openSignal(t *testing.T, p fabric.Provider) fabric.Signal {
 	t.Helper()
-	s, err := p.Signal(context.Background(), shortName(t))
+	s, err := p.Signal(patient(t), shortName(t))
 	must(t, "open signal", err)
 	return s
 }
@@ -271,7 +271,8 @@ func testSignalRequest(t *testing.T, p fabric.Provider) {
 // testSignalSlow holds a handler until too much waits for it. The sender must not notice,
 // the subscription is told of the gap, and goes on behind it.
 func testSignalSlow(t *testing.T, p fabric.Provider) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // a busy machine takes long for so many
+	defer cancel()
 	sender, receiver := openSignal(t, p), openSignal(t, p)
 	release := make(chan struct{})
 	gaps := make(chan fabric.Gap, 1000)

@@ -271,7 +271,7 @@ func TestWork(t *testing.T) {
 	var inside, most atomic.Int32
 	for i := range 2 {
 		workers.Go(func() {
-			o := client.WorkOptions{Concurrency: 3, Lease: 300 * time.Millisecond}
+			o := client.WorkOptions{Concurrency: 3, Lease: 3 * time.Second}
 			err := newClient(nodes[i:i+1], nil).Queue("q").Work(working, o, func(ctx context.Context, job *client.Lease) error {
 				most.Store(max(most.Load(), inside.Add(1)))
 				defer inside.Add(-1)
@@ -279,7 +279,7 @@ func TestWork(t *testing.T) {
 					return errors.New("not at first")
 				}
 				if string(job.Payload) == "0" { // is extended meanwhile
-					time.Sleep(time.Second)
+					time.Sleep(4 * time.Second)
 				}
 				held := ctx.Err() // from the last one on, it may end because the test does
 				mu.Lock()
@@ -396,14 +396,13 @@ func TestWorkByRole(t *testing.T) {
 func TestLock(t *testing.T) {
 	_, c := rig(t, 2, nil)
 	ctx := within(t)
-	o := client.LockOptions{TTL: 300 * time.Millisecond}
-	first, err := c.Lock(ctx, "l", o)
+	first, err := c.Lock(ctx, "l", client.LockOptions{TTL: 3 * time.Second})
 	must(t, "lock", err)
-	time.Sleep(time.Second) // more than its TTL
+	time.Sleep(4 * time.Second) // more than its TTL
 	if err := first.Context().Err(); err != nil {
 		t.Errorf("it was lost: %v", context.Cause(first.Context()))
 	}
-	_, err = c.Lock(ctx, "l", client.LockOptions{TTL: time.Second, Wait: 100 * time.Millisecond})
+	_, err = c.Lock(ctx, "l", client.LockOptions{Wait: 100 * time.Millisecond})
 	wantIs(t, "lock", err, client.ErrLocked)
 	waited := make(chan *client.Lock, 1)
 	go func() {
@@ -422,8 +421,8 @@ func TestLock(t *testing.T) {
 		t.Error("a lock that was given back has a context still")
 	}
 	must(t, "release", second.Release(ctx))
-	err = c.WithLock(ctx, "l", o, func(ctx context.Context, token uint64) error {
-		_, err := c.Lock(ctx, "l", o)
+	err = c.WithLock(ctx, "l", client.LockOptions{}, func(ctx context.Context, token uint64) error {
+		_, err := c.Lock(ctx, "l", client.LockOptions{})
 		wantIs(t, "lock", err, client.ErrLocked)
 		if token <= second.Token() {
 			t.Errorf("token %d after %d", token, second.Token())
@@ -431,7 +430,7 @@ func TestLock(t *testing.T) {
 		return nil
 	})
 	must(t, "with lock", err)
-	third, err := c.Lock(ctx, "l", o)
+	third, err := c.Lock(ctx, "l", client.LockOptions{})
 	must(t, "lock", err)
 	must(t, "release", third.Release(ctx))
 }
@@ -451,13 +450,13 @@ func TestLockLost(t *testing.T) {
 	wantIs(t, "cause", context.Cause(lock.Context()), client.ErrLost)
 	wantIs(t, "release", lock.Release(ctx), client.ErrLost)
 
-	begin := time.Now()
 	lock, err = c.Lock(ctx, "m", client.LockOptions{TTL: time.Second})
 	must(t, "lock", err)
 	nodes[1].refuse.Store(http.StatusBadGateway)
-	<-lock.Context().Done()
-	if took := time.Since(begin); took > 1100*time.Millisecond {
-		t.Errorf("it took %v", took)
+	select {
+	case <-lock.Context().Done():
+	case <-ctx.Done():
+		t.Fatal("it does not hear of it")
 	}
 	wantIs(t, "cause", context.Cause(lock.Context()), client.ErrLost)
 }
@@ -472,7 +471,7 @@ func TestIDs(t *testing.T) {
 	if at := client.IDTime(ids[0]); time.Since(at).Abs() > time.Minute {
 		t.Errorf("made at %v", at)
 	}
-	first, err := c.Worker(ctx, 300*time.Millisecond)
+	first, err := c.Worker(ctx, 3*time.Second)
 	must(t, "worker", err)
 	second, err := c.Worker(ctx, 0)
 	must(t, "worker", err)
@@ -497,7 +496,7 @@ func TestIDs(t *testing.T) {
 	}
 	mint(first, 1000)
 	mint(second, 1000)
-	time.Sleep(time.Second) // more than its TTL
+	time.Sleep(4 * time.Second) // more than its TTL
 	mint(first, 1000)
 	must(t, "release", first.Release(ctx))
 	if _, err := first.NewID(); err == nil {

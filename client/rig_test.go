@@ -18,7 +18,7 @@ import (
 const token = "token-of-the-tests-0123456789"
 
 // patience bounds every wait for something that must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // node is one node of a cluster in this process.
 type node struct {

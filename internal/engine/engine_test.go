@@ -18,8 +18,11 @@ import (
 	"github.com/parleyio/parley/internal/engine"
 )
 
+// patience bounds what must come. It is long, as only a run that fails takes that long.
+const patience = 90 * time.Second
+
 func bounded(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -45,7 +45,7 @@ func child(config string) error {
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, err := engine.Start(ctx, engine.Options{
 		DataDir: c.DataDir, ServerName: c.Name, Logger: slog.New(slog.DiscardHandler),

@@ -3,7 +3,6 @@ package nats_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/fabrictest"
 	"github.com/parleyio/parley/internal/fabric/nats"
+	"github.com/parleyio/parley/test/process"
 )
 
 // nodeConfigs reserves addresses for three nodes that know each other.
@@ -20,17 +20,10 @@ func nodeConfigs(t testing.TB) []nodeConfig {
 	t.Helper()
 	configs := make([]nodeConfig, 3)
 	routes := make([]string, len(configs))
+	first := process.FreePorts(t, len(configs))
 	for i := range configs {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		routes[i] = listener.Addr().String()
-		configs[i] = nodeConfig{
-			DataDir: t.TempDir(), Name: fmt.Sprint("node-", i),
-			Port: listener.Addr().(*net.TCPAddr).Port, Routes: routes,
-		}
-		_ = listener.Close()
+		routes[i] = fmt.Sprint("127.0.0.1:", first+i)
+		configs[i] = nodeConfig{DataDir: t.TempDir(), Name: fmt.Sprint("node-", i), Port: first + i, Routes: routes}
 	}
 	return configs
 }
@@ -38,7 +31,7 @@ func nodeConfigs(t testing.TB) []nodeConfig {
 // startNodes starts nodes of a cluster together, in this process. They end with the test.
 func startNodes(t testing.TB, configs ...nodeConfig) []*engine.Engine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	engines := make([]*engine.Engine, len(configs))
 	var starting sync.WaitGroup
@@ -55,7 +48,7 @@ func startNodes(t testing.TB, configs ...nodeConfig) []*engine.Engine {
 		t.FailNow()
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 		defer cancel()
 		for _, e := range engines {
 			if e == nil {

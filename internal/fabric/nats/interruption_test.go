@@ -30,9 +30,17 @@ func TestWorkerTellsInterruption(t *testing.T) {
 	next(ctx, t, jobs)
 	info, err := q.(*queue).jobs.Info(ctx)
 	check(t, err)
+	said := "" // of an interruption while the machine was busy
+	for len(lines) > 0 {
+		said = (<-lines).Message
+	}
 	check(t, p.js.DeleteStream(ctx, info.Config.Name))
-	if line := next(ctx, t, lines); line.Message != "worker interrupted, trying on" {
-		t.Errorf("the log says %q", line.Message)
+	const want = "worker interrupted, trying on"
+	if said != want {
+		said = next(ctx, t, lines).Message
+	}
+	if said != want {
+		t.Errorf("the log says %q", said)
 	}
 	select { // it tries every second
 	case line := <-lines:

@@ -15,14 +15,14 @@ import (
 // startEngine returns an engine in a directory of its own, which ends with the test.
 func startEngine(t testing.TB, dir, sync string) *engine.Engine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	e, err := engine.Start(ctx, engine.Options{DataDir: dir, Sync: sync, Logger: logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 		defer cancel()
 		if err := e.Stop(ctx); err != nil {
 			t.Error(err)

@@ -239,7 +239,7 @@ type redisClusterBroker struct {
 }
 
 func newRedisClusterBroker(t *testing.T, host string) broker {
-	return redisClusterBroker{t, servers.StartRedisCluster(t, servers.RedisConfig{Host: host, AppendOnly: true})}
+	return redisClusterBroker{t, servers.StartRedisCluster(t, servers.RedisConfig{Host: host, AppendOnly: true, Failover: true})}
 }
 
 func (b redisClusterBroker) config() string {

@@ -39,6 +39,9 @@ type RedisConfig struct {
 	AppendOnly bool
 	// TLS has the server take TLS alone, and ask clients for a certificate.
 	TLS *Certificates
+	// Failover has the others replace a master that is gone for a second. A test that kills none is not
+	// to lose one that the machine was too busy to run: then it takes 30 s.
+	Failover bool
 	// Settings are further lines of its configuration.
 	Settings []string
 }
@@ -50,6 +53,14 @@ func StartRedis(t testing.TB, config RedisConfig) *Redis {
 	r.start()
 	r.AwaitReady()
 	return r
+}
+
+// goneAfter is after how many milliseconds without an answer a master is replaced.
+func (c RedisConfig) goneAfter() string {
+	if c.Failover {
+		return "1000"
+	}
+	return "30000"
 }
 
 // redisServer is the program, which the test needs.
@@ -141,16 +152,20 @@ func (r *Redis) AwaitReady() {
 // their own. An error ends the test.
 func (r *Redis) Do(command ...string) string {
 	r.t.Helper()
-	answer, err := r.Try(command...)
+	answer, err := r.try(30*time.Second, command...) // only a server that hangs takes as long
 	if err != nil {
 		r.t.Fatalf("%s to the redis-server on port %d: %v", strings.Join(command, " "), r.Port, err)
 	}
 	return answer
 }
 
-// Try is Do that returns the error.
+// Try is Do that returns the error, and soon, for those who try again.
 func (r *Redis) Try(command ...string) (string, error) {
-	dialer := &net.Dialer{Timeout: time.Second}
+	return r.try(5*time.Second, command...)
+}
+
+func (r *Redis) try(limit time.Duration, command ...string) (string, error) {
+	dialer := &net.Dialer{Timeout: limit}
 	conn, err := dialer.Dial("tcp", r.Address())
 	if err != nil {
 		return "", err
@@ -161,7 +176,7 @@ func (r *Redis) Try(command ...string) (string, error) {
 		conn = tls.Client(conn, settings)
 	}
 	defer func() { _ = conn.Close() }() // everything was answered
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return "", err
 	}
 	reader := bufio.NewReader(conn)

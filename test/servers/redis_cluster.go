@@ -21,8 +21,7 @@ type RedisCluster struct {
 	t testing.TB
 }
 
-// StartRedisCluster starts a cluster, in which a master that is gone for a second is replaced.
-// It serves when StartRedisCluster returns.
+// StartRedisCluster starts a cluster. It serves when StartRedisCluster returns.
 func StartRedisCluster(t testing.TB, config RedisConfig) *RedisCluster {
 	t.Helper()
 	const masters = 3
@@ -31,7 +30,7 @@ func StartRedisCluster(t testing.TB, config RedisConfig) *RedisCluster {
 	for i := range 2 * masters {
 		with := config
 		with.Settings = append([]string{
-			"cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 1000",
+			"cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout " + config.goneAfter(),
 			"cluster-replica-validity-factor 0", "cluster-announce-ip " + cmp.Or(config.Host, "127.0.0.1"),
 			"cluster-port " + strconv.Itoa(first+2*masters+i),
 		}, config.Settings...)
@@ -208,8 +207,8 @@ type Sentinels struct {
 	t testing.TB
 }
 
-// StartSentinels starts a master, a replica, and three Sentinels that replace a master which is
-// gone for a second. The Sentinels have the password of the servers.
+// StartSentinels starts a master, a replica, and three Sentinels that watch them. The Sentinels have
+// the password of the servers.
 func StartSentinels(t testing.TB, config RedisConfig) *Sentinels {
 	t.Helper()
 	const name, count = "main", 3
@@ -227,7 +226,7 @@ func StartSentinels(t testing.TB, config RedisConfig) *Sentinels {
 		return replica.Info("master_link_status") == "up"
 	})
 	for i := range count {
-		sentinel := newSentinel(t, first+2+i, s)
+		sentinel := newSentinel(t, first+2+i, s, config.goneAfter())
 		s.Sentinels = append(s.Sentinels, sentinel)
 	}
 	for _, sentinel := range s.Sentinels {
@@ -241,12 +240,12 @@ func StartSentinels(t testing.TB, config RedisConfig) *Sentinels {
 }
 
 // newSentinel starts a Sentinel. It writes what it learns into its configuration.
-func newSentinel(t testing.TB, port int, s *Sentinels) *Redis {
+func newSentinel(t testing.TB, port int, s *Sentinels, goneAfter string) *Redis {
 	t.Helper()
 	r := &Redis{host: "127.0.0.1", Port: port, t: t, dir: t.TempDir(), tls: s.Servers[0].tls, auth: s.Password}
 	lines := append(r.listening(), "bind 127.0.0.1", "dir "+r.dir,
 		"sentinel monitor "+s.Name+" 127.0.0.1 "+strconv.Itoa(s.Servers[0].Port)+" 2",
-		"sentinel down-after-milliseconds "+s.Name+" 1000",
+		"sentinel down-after-milliseconds "+s.Name+" "+goneAfter,
 		"sentinel failover-timeout "+s.Name+" 3000")
 	if s.Password != "" {
 		lines = append(lines, "requirepass "+s.Password, "sentinel sentinel-pass "+s.Password,

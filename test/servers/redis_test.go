@@ -22,7 +22,7 @@ func TestRedis(t *testing.T) {
 
 func TestRedisCluster(t *testing.T) {
 	t.Parallel()
-	c := servers.StartRedisCluster(t, servers.RedisConfig{})
+	c := servers.StartRedisCluster(t, servers.RedisConfig{Failover: true})
 	master, replicas := c.MasterOf("k")
 	if len(replicas) != 1 || master.Do("SET", "k", "v") != "OK" {
 		t.Fatalf("the master of a key has %d replicas", len(replicas))
@@ -41,7 +41,7 @@ func TestRedisCluster(t *testing.T) {
 
 func TestSentinels(t *testing.T) {
 	t.Parallel()
-	s := servers.StartSentinels(t, servers.RedisConfig{Password: "secret", TLS: servers.NewCertificates(t)})
+	s := servers.StartSentinels(t, servers.RedisConfig{Password: "secret", TLS: servers.NewCertificates(t), Failover: true})
 	master, other := s.Master()
 	master.Kill()
 	s.Rejoin(master)

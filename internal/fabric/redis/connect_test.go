@@ -144,7 +144,7 @@ func TestServerFull(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if took := time.Since(began); took > operationTimeout/2 {
+	if took := time.Since(began); took >= operationTimeout { // it has not tried until then
 		t.Errorf("it took %v", took)
 	}
 }
@@ -243,7 +243,7 @@ func TestPing(t *testing.T) {
 	if err := p.Ping(t.Context()); !errors.Is(err, fabric.ErrUnavailable) {
 		t.Errorf("ping a server that stands still: %v", err)
 	}
-	if took := time.Since(began); took > 2*fabric.PingTimeout {
+	if took := time.Since(began); took > hangLimit {
 		t.Errorf("it took %v", took)
 	}
 	server.Resume()

@@ -38,7 +38,7 @@ func TestRestart(t *testing.T) {
 // TestClusterFailover kills the master that has everything. Each write waits for its replica.
 func TestClusterFailover(t *testing.T) {
 	t.Parallel()
-	cluster := servers.StartRedisCluster(t, servers.RedisConfig{})
+	cluster := servers.StartRedisCluster(t, servers.RedisConfig{Failover: true})
 	options := Options{
 		Servers: cluster.Addresses(), Cluster: true, WaitReplicas: 1, Logger: slog.New(slog.DiscardHandler),
 	}
@@ -69,7 +69,7 @@ func TestClusterFailover(t *testing.T) {
 // TestSentinelFailover kills the master behind Sentinels.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
-	s := servers.StartSentinels(t, servers.RedisConfig{Password: "secret", TLS: servers.NewCertificates(t)})
+	s := servers.StartSentinels(t, servers.RedisConfig{Password: "secret", TLS: servers.NewCertificates(t), Failover: true})
 	settings := s.Servers[0].TLS().Client(t)
 	w := startTraffic(t, Options{
 		Servers: s.Addresses(), SentinelMaster: s.Name, SentinelPassword: "secret", SentinelTLS: settings,
@@ -123,6 +123,23 @@ func TestTooFewReplicas(t *testing.T) {
 	}
 }
 
+// hangLimit is what no call without a deadline takes, however busy the machine is.
+const hangLimit = 20 * time.Second
+
+// briefly calls with a context that ends soon. On a busy machine it may be over before the call has
+// begun, which then says no more than that: it is called again.
+func briefly(ctx context.Context, call func(context.Context) error) (err error) {
+	for range 100 {
+		brief, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		err = call(brief)
+		cancel()
+		if errors.Is(err, fabric.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+	return err
+}
+
 // TestUnavailable calls everything while the server is gone: each says so, in bounded time.
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
@@ -165,15 +182,13 @@ func TestUnavailable(t *testing.T) {
 		running.Go(func() {
 			began := time.Now()
 			err := call(ctx)
-			if took := time.Since(began); !errors.Is(err, fabric.ErrUnavailable) || took > operationTimeout+3*time.Second {
+			if took := time.Since(began); !errors.Is(err, fabric.ErrUnavailable) || took > hangLimit {
 				t.Errorf("%s without a deadline: %v after %v", name, err, took)
 			}
 			if name == "watch" {
 				return // its context ends it
 			}
-			brief, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-			defer cancel()
-			if err := call(brief); !errors.Is(err, fabric.ErrUnavailable) {
+			if err := briefly(ctx, call); !errors.Is(err, fabric.ErrUnavailable) {
 				t.Errorf("%s with a deadline: %v", name, err)
 			}
 		})
@@ -181,7 +196,7 @@ func TestUnavailable(t *testing.T) {
 	running.Wait()
 	began := time.Now()
 	value, err := c.GetOrLoad(ctx, "k", 0, func(context.Context) ([]byte, error) { return []byte("loaded"), nil })
-	if took := time.Since(began); err != nil || string(value) != "loaded" || took > 3*tryTimeout {
+	if took := time.Since(began); err != nil || string(value) != "loaded" || took > hangLimit {
 		t.Errorf("load without a cache: %q, %v after %v", value, err, took)
 	}
 }

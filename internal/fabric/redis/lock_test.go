@@ -2,6 +2,7 @@ package redis
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // TestLockLostWithoutServer takes the server away from a holder. It must learn that the lock is
-// lost within the lease, not when the server is back.
+// lost by its own clock, as the server comes back after that.
 func TestLockLostWithoutServer(t *testing.T) {
 	t.Parallel()
 	server := servers.StartRedis(t, servers.RedisConfig{})
@@ -19,13 +20,13 @@ func TestLockLostWithoutServer(t *testing.T) {
 	check(t, err)
 	const lease = time.Second
 	for _, hurt := range []func(){server.Pause, server.Kill} {
-		began := time.Now()
 		held, err := locks.Acquire(t.Context(), "k", lease)
 		check(t, err)
+		until := held.Until()
 		hurt()
 		next(t, "loss", held.Lost())
-		if took := time.Since(began); took < lease/2 || took > 2*lease+time.Second {
-			t.Errorf("told of the loss after %v, the lease was %v", took, lease)
+		if early := time.Until(until); early > 0 {
+			t.Errorf("told of the loss %v before the end of the lease", early)
 		}
 		if server.Running() {
 			server.Resume()
@@ -75,7 +76,7 @@ func TestLockClockSetBack(t *testing.T) {
 	const future = uint64(4_000_000_000_000_000)
 	server.Do("HSET", opened.(*locks).key("k"), "holder", "", "revision", "4000000000000000")
 	for range 3 {
-		held, err := opened.Acquire(t.Context(), "k", time.Second)
+		held, err := opened.Acquire(t.Context(), "k", time.Minute)
 		check(t, err)
 		if held.Token() <= future {
 			t.Errorf("token %d", held.Token())
@@ -94,13 +95,16 @@ func TestLockKept(t *testing.T) {
 	held, err := opened.Acquire(t.Context(), "a}b {", fabric.MaxLease)
 	check(t, err)
 	key := opened.(*locks).key("a}b {")
-	if ttl := server.Do("TTL", key); ttl != "14400" && ttl != "14399" {
-		t.Errorf("a lock with a lease of an hour is kept for %s s", ttl)
+	kept := func(what string, want int) {
+		t.Helper()
+		// Some of it may be over when a busy machine asks.
+		if ttl, err := strconv.Atoi(server.Do("TTL", key)); err != nil || ttl > want || ttl < want-60 {
+			t.Errorf("%s is kept for %d s, %v", what, ttl, err)
+		}
 	}
+	kept("a lock with a lease of an hour", 14400)
 	check(t, held.Release(t.Context()))
-	if ttl := server.Do("TTL", key); ttl != "3600" && ttl != "3599" {
-		t.Errorf("a free lock is kept for %s s", ttl)
-	}
+	kept("a free lock", 3600)
 }
 
 // TestLockRolledBack has a server forget what happened since a lock was taken, as a failover may. Its

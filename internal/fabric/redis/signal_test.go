@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strconv"
@@ -164,13 +163,11 @@ func TestSignalOffline(t *testing.T) {
 		}
 		time.Sleep(2 * offlinePatience / count)
 	}
-	brief, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err = s.Request(brief, "a", nil)
+	_, err = s.Request(t.Context(), "a", nil)
 	if !errors.Is(err, fabric.ErrUnavailable) {
 		t.Errorf("request: %v", err)
 	}
-	if err := s.Flush(brief); !errors.Is(err, fabric.ErrUnavailable) {
+	if err := briefly(t.Context(), s.Flush); !errors.Is(err, fabric.ErrUnavailable) {
 		t.Errorf("flush: %v", err)
 	}
 	server.Restart()

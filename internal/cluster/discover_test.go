@@ -322,6 +322,7 @@ func TestDiscoverThenMembership(t *testing.T) {
 	for i, decision := range decisions {
 		options := all[i]
 		options.HeartbeatInterval, options.NodeTimeout = 100*time.Millisecond, time.Minute
+		options.ProbeTimeout = 20 * time.Second // a member that is slow to answer is not to be dead
 		self := decision.Self
 		m, err := Start(options, decision, port{network, self.ID, self.Instance})
 		if err != nil {

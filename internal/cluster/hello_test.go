@@ -68,6 +68,7 @@ func serveHello(t *testing.T, options Options, told statement) (*Hello, string) 
 
 func askerOf(t *testing.T, options Options) asker {
 	t.Helper()
+	options.ProbeTimeout = 20 * time.Second // there is one question, on a machine that may be busy
 	options, err := options.withDefaults()
 	if err != nil {
 		t.Fatal(err)

@@ -153,7 +153,7 @@ export class Server {
   async stop() {
     this.#ending = true;
     this.#process.kill('SIGTERM');
-    return within(this.#exited, 'end of the server after SIGTERM', 20_000);
+    return within(this.#exited, 'end of the server after SIGTERM', 60_000);
   }
 
   /** Ends the process without asking. */

@@ -2,7 +2,7 @@
 // it is for, or fails after a limit with a message that says what did not come.
 
 /** Milliseconds that a wait may last. Generous, because a busy machine is no defect. */
-export const patience = 10_000;
+export const patience = 90_000;
 
 /**
  * Gives a promise a time limit.

@@ -86,12 +86,15 @@ export function clientEventTests(at) {
   it('refuses more than ten a second', async (t) => {
     const name = unique('private-chat');
     const [anna, ben] = [await join(t, name), await join(t, name)];
-    const sent = 40; // they cannot all fit into two seconds' quotas
+    const sent = 40;
+    const began = performance.now();
     for (let n = 0; n < sent; n++) anna.channel.trigger('client-said', { n });
     const received = () => ben.events.named('client-said').length;
     const refused = () => anna.pusher.errors.all.filter((e) => errorCode(e) === 4301).length;
     await eventually(() => received() + refused() === sent, 'every event is delivered or refused');
-    assert.ok(received() >= 10 && received() <= 20, `${received()} of ${sent} were delivered`);
+    // Mostly they come within one second's quota or two; a busy server reads them for longer.
+    const most = 10 * (2 + Math.floor((performance.now() - began) / 1000));
+    assert.ok(received() >= 10 && received() <= most, `${received()} of ${sent} were delivered`);
     assert.equal(anna.pusher.connection.state, 'connected');
   });
 }

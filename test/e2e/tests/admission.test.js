@@ -122,15 +122,21 @@ describe('an app that asks for sign-in', { concurrency: true }, () => {
   });
 
   it('keeps connections that signed in or subscribed with a signature', async (t) => {
-    const backend = backendOf(server, { app: apps.personal });
+    // Of its own, with time enough to sign in while the machine is busy.
+    const slow = await startServer({
+      channels: { user_authentication_timeout: '10s' },
+      apps: [apps.personal],
+    });
+    t.after(() => slow.close());
+    const backend = backendOf(slow);
     const user = { id: unique('user') };
-    const signedIn = await connect(t, server, { key, ...signedBy(backend, { user }) });
+    const signedIn = await connect(t, slow, signedBy(backend, { user }));
     signedIn.signin();
     await signedIn.user.signinDonePromise;
-    const subscribed = await connect(t, server, { key, ...signedBy(backend) });
+    const subscribed = await connect(t, slow, signedBy(backend));
     await subscribe(subscribed, unique('private-room'));
     // It connected after both, so their time is over when its time is.
-    await assertClosed(openRaw(t, server, { key }), 4009);
+    await assertClosed(openRaw(t, slow), 4009);
     for (const pusher of [signedIn, subscribed]) {
       await subscribe(pusher, unique('news'));
       assert.equal(pusher.connection.state, 'connected');

@@ -121,7 +121,7 @@ describe("WuKongIM's client in Chromium", { concurrency: 2 }, () => {
     // What is sent meanwhile waits in the client until it is connected again.
     const waiting = await bob.evaluate(sendInPage, ['meanwhile', 'tea', group]);
     await im.server.start();
-    for (const page of pages) await page.waitForFunction(() => window.states.at(-1) === 1, null, { timeout: 20_000 });
+    for (const page of pages) await page.waitForFunction(() => window.states.at(-1) === 1);
     const ack = await bob.waitForFunction((seq) => window.acks.find(([of]) => of === seq), waiting);
     assert.deepEqual((await ack.jsonValue()).slice(1), [success, 2]);
     assert.deepEqual(await send(carol, 'three', 'tea', group), [success, 3]);

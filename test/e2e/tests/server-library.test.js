@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { after, before, beforeEach, describe, it } from 'node:test';
 
 import { anApp, startServer } from '../lib/server.js';
+import { patience } from '../lib/wait.js';
 
 const require = createRequire(import.meta.url);
 const app = anApp({ id: '3' }); // the library takes numbers only from an address
@@ -23,7 +24,7 @@ const withCallback = (run) => () =>
     : new Promise((resolve, reject) => run((error) => (error ? reject(error) : resolve())));
 
 globalThis.describe = describe;
-globalThis.it = (name, run) => it(name, { timeout: 10_000 }, withCallback(run));
+globalThis.it = (name, run) => it(name, { timeout: patience }, withCallback(run));
 globalThis.beforeEach = (run) => beforeEach(withCallback(run));
 
 for (const name of ['get', 'trigger']) require(`pusher/tests/remote/pusher/${name}.js`);

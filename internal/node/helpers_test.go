@@ -29,7 +29,7 @@ import (
 )
 
 // patience bounds every wait for something that must happen.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // buffer is a log that is written and read at the same time.
 type buffer struct {

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/test/process"
 )
 
 // socketPath returns a path that is short enough for a unix socket.
@@ -257,16 +258,8 @@ func TestReloadWithoutTLS(t *testing.T) {
 	}
 }
 
-// freePort returns a port that nobody listens on now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
+// freePort returns a port that nobody else gets.
+func freePort(t *testing.T) int { return process.FreePorts(t, 1) }
 
 func TestRedirectToTLS(t *testing.T) {
 	for _, test := range []struct{ host, port, path, want string }{

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/parleyio/parley/internal/config"
+	"github.com/parleyio/parley/test/process"
 )
 
 func TestFirstAppOutlivesRestart(t *testing.T) {
@@ -251,19 +252,14 @@ func TestFailedStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := options(t)
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Channels.Port = l.Addr().(*net.TCPAddr).Port
-			_ = l.Close()
+			c.Channels.Port = freePort(t)
 			spoil(&c)
 			if _, err := Start(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil {
 				t.Fatal("it starts")
 			} else if name == "no certificate" && !strings.Contains(err.Error(), "tls.cert_file") {
 				t.Error(err)
 			}
-			l, err = net.Listen("tcp", l.Addr().String())
+			l, err := net.Listen("tcp", process.Address(c.Channels.Port))
 			if err != nil {
 				t.Fatalf("the channels port is still open: %v", err)
 			}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/parleyio/parley/internal/fabric"
 	"github.com/parleyio/parley/internal/fabric/memory"
+	"github.com/parleyio/parley/test/process"
 )
 
 // application serves WebhookService as generated code would: by protobuf's own messages.
@@ -151,7 +152,7 @@ func await(t *testing.T, outcomes <-chan string, want string) {
 			if got == want {
 				return
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("no %s", want)
 		}
 	}
@@ -194,12 +195,7 @@ func TestGRPC(t *testing.T) {
 
 // TestGRPCAway begins while nobody serves the port.
 func TestGRPCAway(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := process.Address(process.FreePorts(t, 1))
 	hooks, _, outcomes := hooksTo(t, Options{
 		GRPCAddr: address,
 		Retry:    fabric.RetryPolicy{Initial: 50 * time.Millisecond, Max: 50 * time.Millisecond, Elapsed: time.Minute},

@@ -97,7 +97,7 @@ func (n *node) want(kind Kind, want []Member) {
 	if !slices.Equal(got, want) {
 		n.t.Errorf("%s: %d members, want %d", kind, len(got), len(want))
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for n.count(kind) != len(want) && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond) // it is told behind the index
 	}

@@ -31,6 +31,9 @@ import (
 	"github.com/parleyio/parley/internal/transport"
 )
 
+// patience bounds every wait for something that must happen.
+const patience = time.Minute
+
 // The app of the worked example in Pusher's documentation.
 const (
 	vectorID     = "3"
@@ -138,7 +141,7 @@ func (f *fixture) wantMetrics(prefix, want string) {
 	f.Helper()
 	want = strings.TrimPrefix(want, "\n")
 	got := f.samples(prefix)
-	for end := time.Now().Add(5 * time.Second); got != want && time.Now().Before(end); got = f.samples(prefix) {
+	for end := time.Now().Add(patience); got != want && time.Now().Before(end); got = f.samples(prefix) {
 		time.Sleep(time.Millisecond) // an answer may come before it is counted
 	}
 	if got != want {
@@ -271,7 +274,7 @@ type message struct {
 // dial opens a WebSocket with header lines given as name, value.
 func (f *fixture) dial(target string, header ...string) *socket {
 	f.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	h := http.Header{}
 	for i := 0; i < len(header); i += 2 {
@@ -311,7 +314,7 @@ func (f *fixture) connect() *socket {
 // read returns the next message.
 func (s *socket) read() message {
 	s.Helper()
-	_ = s.rw.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = s.rw.SetReadDeadline(time.Now().Add(patience))
 	text, err := wsutil.ReadServerText(s.rw)
 	var closed wsutil.ClosedError
 	if err != nil {

@@ -25,7 +25,7 @@ func TestDeadLetterIsListedAndReplayed(t *testing.T) {
 	if want := []string{NameMemberAdded, NameClientEvent}; !reflect.DeepEqual(dead.Events, want) {
 		t.Errorf("events %v, want %v", dead.Events, want)
 	}
-	if dead.AppID != "a" || dead.Attempts < 2 || !strings.Contains(dead.Reason, "status 500") ||
+	if dead.AppID != "a" || dead.Attempts != len(r.got) || !strings.Contains(dead.Reason, "status 500") ||
 		dead.FailedAt.IsZero() || dead.EnqueuedAt.IsZero() {
 		t.Errorf("dead letter %+v", dead)
 	}

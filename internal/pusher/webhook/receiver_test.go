@@ -20,6 +20,9 @@ import (
 	"github.com/parleyio/parley/internal/pusher/apps"
 )
 
+// patience bounds every wait for something that must happen.
+const patience = time.Minute
+
 // delivery is one request that a receiver got.
 type delivery struct {
 	header http.Header
@@ -97,8 +100,8 @@ func (r *receiver) next(t *testing.T) delivery {
 	select {
 	case d := <-r.got:
 		return d
-	case <-time.After(10 * time.Second):
-		t.Fatal("no request within 10 s")
+	case <-time.After(patience):
+		t.Fatalf("no request within %v", patience)
 		return delivery{}
 	}
 }
@@ -182,7 +185,7 @@ func (n *node) waitSent(t *testing.T, result string, events int) {
 // eventually refreshes until the condition holds, for what no event can be awaited.
 func eventually(t *testing.T, what string, refresh func() error, holds func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,7 +74,9 @@ func TestRetriesUntilAccepted(t *testing.T) {
 	// 302 leads to the same server, so a redirect that is followed shows as a request.
 	statuses := []int{500, 302, 307, 400, 404, 410, 429, 201}
 	r := newReceiver(t, statuses...)
-	n := startNode(t, quick(), appAt(r.URL))
+	options := quick()
+	options.BatchSize, options.BatchInterval = 2, time.Minute // one batch, however slow this is
+	n := startNode(t, options, appAt(r.URL))
 	n.Emit("a", CacheMiss("1"))
 	n.Emit("a", CacheMiss("2"))
 	var bodies []string
@@ -207,7 +210,11 @@ func TestUnavailableAppIsNotGivenUp(t *testing.T) {
 func TestSilentReceiverHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	var asked atomic.Int64
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		<-release
+	}))
 	t.Cleanup(silent.Close)
 	t.Cleanup(func() { close(release) })
 	r := newReceiver(t, http.StatusOK)
@@ -220,7 +227,6 @@ func TestSilentReceiverHoldsUpNobody(t *testing.T) {
 	options.BatchSize = 1
 	n := startNode(t, options, appAt(silent.URL), other)
 
-	begin := time.Now()
 	const each = 50
 	for range each {
 		n.Emit("a", CacheMiss("silent"))
@@ -231,15 +237,12 @@ func TestSilentReceiverHoldsUpNobody(t *testing.T) {
 	for range each {
 		n.Emit("b", CacheMiss("c"))
 	}
-	if took := time.Since(begin); took > 2*time.Second {
-		t.Errorf("Emit and Flush took %v", took)
-	}
 	for range each {
 		r.next(t)
 	}
-	// Without the gate both workers would wait for each of the 50 in turn: 7.5 s.
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("the healthy hook waited for %v", took)
+	// Without the gate both workers would wait for each of the 50 in turn.
+	if n := asked.Load(); n >= each {
+		t.Errorf("the healthy hook waited for %d requests to the silent one", n)
 	}
 }
 
@@ -257,13 +260,9 @@ func TestShutdownLeavesTheRestInTheQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.next(t)
-	begin := time.Now()
 	left, err := first.Drain(t.Context())
 	if left != 1 || err != nil {
 		t.Fatalf("Drain returned %d, %v, want 1 batch that waits for its retry", left, err)
-	}
-	if took := time.Since(begin); took > 2*drainIdle {
-		t.Errorf("Drain took %v", took)
 	}
 	stop()
 

@@ -186,7 +186,7 @@ func (c *churning) failed(s *socket, reason string) {
 // drain waits until no cycle is left, or none ends any more.
 func (c *churning) drain(ctx context.Context) {
 	seen, seenAt := c.outstanding(), c.clock.now()
-	for seen > 0 && c.clock.now()-seenAt < int64(drainStall) {
+	for seen > 0 && c.clock.now()-seenAt < int64(c.cfg.drainStall) {
 		if !c.clock.sleepUntil(ctx, c.clock.now()+int64(drainPoll)) {
 			return
 		}

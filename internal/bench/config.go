@@ -49,6 +49,8 @@ type Config struct {
 	Sources            []string      // local addresses to connect from, used in turn
 	Loops              int           // receiving event loops
 	PIDs               []int         // the server's processes, for CPU and memory (linux)
+
+	drainStall time.Duration // without a delivery, until no more are waited for
 }
 
 // DefaultConfig is a small run against a server on this machine. It lacks credentials.
@@ -69,6 +71,7 @@ func DefaultConfig() Config {
 		ConnectConcurrency: 64,
 		ConnectTimeout:     15 * time.Second,
 		Loops:              1,
+		drainStall:         time.Second,
 	}
 }
 

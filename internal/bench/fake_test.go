@@ -73,6 +73,7 @@ func (s *fakeServer) config() Config {
 	cfg.Connections, cfg.Channels, cfg.Publishers = 10, 2, 2
 	cfg.Rate = 200
 	cfg.Warmup, cfg.Duration, cfg.Settle = 0, 500_000_000, 0
+	cfg.drainStall = drainMax // what is on its way comes
 	return cfg
 }
 

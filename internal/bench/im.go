@@ -39,6 +39,8 @@ type IMConfig struct {
 	Newest int    // messages that are read of channels that were filled, instead of a load; 0 for none
 
 	Persons bool // each channel is between a sender and a person who is not online, not a group
+
+	ackTimeout time.Duration // of the last answers of a fill; 0 for Timeout
 }
 
 // MinIMPayload is the smallest payload in bytes: it holds the time of the send.

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -67,7 +68,7 @@ func (s *imSender) fill(ctx context.Context) {
 			}
 		}
 	}
-	late := time.NewTimer(s.run.cfg.Timeout)
+	late := time.NewTimer(cmp.Or(s.run.cfg.ackTimeout, s.run.cfg.Timeout))
 	defer late.Stop()
 	for range cap(s.slots) { // all slots are free when all is answered
 		select {

@@ -253,7 +253,7 @@ func TestIMFails(t *testing.T) {
 	s := startFakeIM(t)
 	s.mute = true
 	cfg := s.config()
-	cfg.Fill, cfg.Timeout = 1, 200*time.Millisecond
+	cfg.Fill, cfg.ackTimeout = 1, 200*time.Millisecond
 	if _, err := RunIM(t.Context(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "only 0 of 7") {
 		t.Errorf("a server that does not answer: %v", err)
 	}

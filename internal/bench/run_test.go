@@ -34,6 +34,14 @@ func run(t *testing.T, cfg Config) *Report {
 	return r
 }
 
+// samples is how many a latency is of; it is nil without any.
+func samples(l *Latency) int64 {
+	if l == nil {
+		return 0
+	}
+	return l.Samples
+}
+
 func TestThroughputOverHTTP(t *testing.T) {
 	s := startFake(t)
 	s.pingFirst = true
@@ -50,8 +58,9 @@ func TestThroughputOverHTTP(t *testing.T) {
 		t.Errorf("delivery %+v, want %d", *d, want)
 	}
 	// An event whose publisher slept over the end of the window is delivered and no sample.
-	if d.SinceDue.Samples > want || d.SinceDue.Samples < want/2 || d.SinceDue.Max < d.SinceSent.P50 {
-		t.Errorf("latency since due %+v, since sent %+v", *d.SinceDue, *d.SinceSent)
+	least := want - 5*int64(cfg.Publishers)
+	if n := samples(d.SinceDue); n > want || n < least || n > 0 && d.SinceDue.Max < d.SinceSent.P50 {
+		t.Errorf("latency since due %+v, since sent %+v", d.SinceDue, d.SinceSent)
 	}
 	if r.Connect.Connected != 10 || len(r.Closes) > 0 || len(r.Errors) > 0 || r.Interrupted {
 		t.Errorf("connected %d, closes %v, errors %v", r.Connect.Connected, r.Closes, r.Errors)
@@ -71,6 +80,7 @@ func TestLossesShow(t *testing.T) {
 	s.loseEvery, s.refuseEvery = 10, 4
 	cfg := s.config()
 	cfg.ChannelPrefix = "private-bench-"
+	cfg.drainStall = 3 * time.Second // some never come
 	r := run(t, cfg)
 	attempts := r.Publish.Accepted + r.Publish.Refused["413"]
 	if r.Publish.Refused["413"] != attempts/4 {
@@ -87,7 +97,7 @@ func TestThroughputFlatOut(t *testing.T) {
 	cfg := s.config()
 	cfg.Rate, cfg.Duration, cfg.Loops = 0, 200*time.Millisecond, 2
 	r := run(t, cfg)
-	if r.Publish.Accepted < 10 || r.Delivery.Ratio != 1 || r.Publish.Missed != 0 {
+	if r.Publish.Accepted == 0 || r.Delivery.Ratio != 1 || r.Publish.Missed != 0 {
 		t.Errorf("publish %+v, delivery %+v", *r.Publish, *r.Delivery)
 	}
 }
@@ -127,11 +137,8 @@ func TestDrop(t *testing.T) {
 	cfg.Warmup, cfg.Duration = 100*time.Millisecond, 200*time.Millisecond
 	r := run(t, cfg)
 	d := r.Drop
-	samples := d.After.Samples // every new connect is measured, before or after the drop
-	if d.Before != nil {
-		samples += d.Before.Samples
-	}
-	if d.Dropped != 10 || len(d.Failed) > 0 || samples != 30 {
+	// Every new connect is measured, before or after the drop.
+	if d.Dropped != 10 || len(d.Failed) > 0 || samples(d.Before)+samples(d.After) != 30 {
 		t.Errorf("drop %+v", *d)
 	}
 	if len(r.Closes) > 0 {
@@ -146,7 +153,9 @@ func TestClosesAreCounted(t *testing.T) {
 			s.hangUp(4200)
 		}
 	}
-	r := run(t, s.config())
+	cfg := s.config()
+	cfg.drainStall = time.Second // some never come
+	r := run(t, cfg)
 	if r.Closes["4200"] == 0 || r.Closes["4200"]+r.Closes[closeAbnormal] != 10 || r.Delivery.Ratio >= 1 {
 		t.Errorf("closes %v, ratio %v", r.Closes, r.Delivery.Ratio)
 	}

@@ -8,9 +8,8 @@ import (
 
 // Bounds of waiting for events that are still on their way when publishing has ended.
 const (
-	drainMax   = 30 * time.Second
-	drainStall = time.Second // without a delivery
-	drainPoll  = 10 * time.Millisecond
+	drainMax  = 30 * time.Second
+	drainPoll = 10 * time.Millisecond
 )
 
 // startDelay lets every publisher reach its first wait before the schedule begins.
@@ -155,7 +154,7 @@ func (r *runner) drain(ctx context.Context, l *load) {
 		if n := r.tally.deliveries.Load(); n != seen {
 			seen, seenAt = n, now
 		}
-		if now >= end || now-seenAt >= int64(drainStall) {
+		if now >= end || now-seenAt >= int64(r.cfg.drainStall) {
 			return
 		}
 	}

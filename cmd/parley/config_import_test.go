@@ -143,6 +143,7 @@ func TestServeForeignConfig(t *testing.T) {
 	if text := p.out.String(); !strings.Contains(text, "?key=imported-key") {
 		t.Errorf("the app is missing:\n%s", text)
 	}
+	p.terminate() // all is written then
 	log := p.errout.String()
 	for _, part := range []string{
 		"configuration imported", "setting=CLEANUP_BATCH_SIZE source=.env:9", "setting=DATABASE_MYSQL_PASSWORD",
@@ -154,7 +155,6 @@ func TestServeForeignConfig(t *testing.T) {
 	if strings.Contains(log, "imported-secret") || strings.Contains(log, "mysql-secret") {
 		t.Errorf("the log shows a secret:\n%s", log)
 	}
-	p.terminate()
 }
 
 // A foreign file that does not suffice is refused after what it lacks and what has no effect in it.
@@ -189,6 +189,7 @@ func TestServeForeignConfigOverRedis(t *testing.T) {
 	if keys := redis.Do("keys", "sockudo:*"); strings.TrimSpace(keys) == "" {
 		t.Error("nothing is kept in Redis")
 	}
+	p.terminate() // all is written then
 	log := p.errout.String()
 	if part := "setting=adapter.redis.requests_timeout source=config.json:2"; strings.Count(log, part) != 1 {
 		t.Errorf("%q is not once in the log", part)
@@ -196,5 +197,4 @@ func TestServeForeignConfigOverRedis(t *testing.T) {
 	if strings.Contains(log, "redis-password") || strings.Contains(log, "imported-secret") {
 		t.Error("the log shows a secret")
 	}
-	p.terminate()
 }

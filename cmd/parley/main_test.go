@@ -58,16 +58,16 @@ func TestHealthcheck(t *testing.T) {
 		_, _ = w.Write([]byte("WORD"))
 	}))
 	address := server.URL + "/ready"
-	if code, out, errout := run(t, "healthcheck", "--url", address); code != 0 || out != "WORD\n" || errout != "" {
+	if code, out, errout := run(t, "healthcheck", "--url", address, "--timeout", "60s"); code != 0 || out != "WORD\n" || errout != "" {
 		t.Errorf("well: %d %q %q", code, out, errout)
 	}
 	status.Store(http.StatusServiceUnavailable)
-	if code, out, errout := run(t, "healthcheck", "--url", address); code != 1 || out != "" ||
+	if code, out, errout := run(t, "healthcheck", "--url", address, "--timeout", "60s"); code != 1 || out != "" ||
 		!strings.Contains(errout, "503") || !strings.Contains(errout, "WORD") {
 		t.Errorf("not ready: %d %q %q", code, out, errout)
 	}
 	server.Close()
-	if code, _, errout := run(t, "healthcheck", "--url", address); code != 1 || !strings.Contains(errout, "no answer") {
+	if code, _, errout := run(t, "healthcheck", "--url", address, "--timeout", "60s"); code != 1 || !strings.Contains(errout, "no answer") {
 		t.Errorf("gone: %d %q", code, errout)
 	}
 }

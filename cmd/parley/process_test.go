@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait for a process.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // output is what a process has written so far.
 type output struct {

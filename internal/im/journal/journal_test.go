@@ -20,6 +20,9 @@ import (
 
 var group = message.Channel{ID: "g", Type: message.Group}
 
+// patience bounds every wait for something that must happen.
+const patience = time.Minute
+
 // node is one node's journal over a store that several share.
 type node struct {
 	*Journal
@@ -29,6 +32,7 @@ type node struct {
 	applied atomic.Int64
 	floor   atomic.Uint64 // of every channel
 	told    atomic.Uint64 // up to where webhooks have the logs
+	asked   atomic.Int64  // how often the cleaners asked for that
 	sends   atomic.Int64  // tries to store something
 }
 
@@ -60,6 +64,12 @@ func (f faulty) Send(last uint64, entry fabric.NewEntry, done func(error)) error
 
 func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
 	t.Helper()
+	return startOver(t, p, dir, func(n *node, log fabric.PipeLog) fabric.PipeLog { return faulty{log, rate, &n.sends} })
+}
+
+// startOver starts a node whose logs are what over makes of them.
+func startOver(t *testing.T, p fabric.Provider, dir string, over func(*node, fabric.PipeLog) fabric.PipeLog) *node {
+	t.Helper()
 	x, err := index.Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -73,10 +83,10 @@ func start(t *testing.T, p fabric.Provider, dir string, rate float64) *node {
 			if err != nil {
 				return nil, err
 			}
-			return faulty{l.(fabric.PipeLog), rate, &n.sends}, nil
+			return over(n, l.(fabric.PipeLog)), nil
 		},
 		Floor:   func(message.Channel) (uint64, error) { return n.floor.Load(), nil },
-		Told:    func(int) uint64 { return n.told.Load() },
+		Told:    func(int) uint64 { n.asked.Add(1); return n.told.Load() },
 		Applied: func(*message.Message) { n.applied.Add(1) },
 	})
 	if err != nil {
@@ -133,7 +143,7 @@ func (n *node) read(c message.Channel, r Range) []*message.Message {
 
 func (n *node) catchUp() {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := n.CatchUp(ctx); err != nil {
 		n.t.Fatal(err)
@@ -350,7 +360,7 @@ func (n *node) remove(c message.Channel, from, before uint64) {
 	if o := <-done; o.Err != nil {
 		n.t.Fatal(o.Err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := n.AwaitRemoved(ctx, c, what); err != nil {
 		n.t.Fatal(err)

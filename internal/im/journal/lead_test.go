@@ -40,10 +40,11 @@ func (e *elsewhere) Send(last uint64, entry fabric.NewEntry, done func(error)) e
 
 // The lead of a log moves while messages are sent: nothing is under way then, and no message is late.
 func TestLeadMoves(t *testing.T) {
-	n := start(t, memory.New(), t.TempDir(), 0)
+	n := startOver(t, memory.New(), t.TempDir(), func(_ *node, log fabric.PipeLog) fabric.PipeLog {
+		return &elsewhere{PipeLog: log}
+	})
 	s := n.slots[n.Slot(group)]
-	log := &elsewhere{PipeLog: s.log}
-	s.log = log // nothing uses it before the slot is owned
+	log := s.log.(*elsewhere)
 	s.look(t.Context())
 	if log.moves.Load() != 0 {
 		t.Error("a node that does not own the slot leads its log")

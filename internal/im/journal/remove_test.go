@@ -16,8 +16,23 @@ import (
 	"github.com/parleyio/parley/internal/im/message"
 )
 
-// fill appends messages to several channels at once, so that entries have several of several.
+// fill appends messages to several channels at once.
 func (n *node) fill(channels []message.Channel, each int) {
+	n.t.Helper()
+	n.fillAnd(channels, each, func() {})
+}
+
+// fillTogether has entries have several messages of several channels: nothing is sent before all wait.
+func (n *node) fillTogether(channels []message.Channel, each int) {
+	n.t.Helper()
+	waiting := make(chan struct{})
+	for _, s := range n.slots {
+		s.holdFor(n.t, waiting)
+	}
+	n.fillAnd(channels, each, func() { close(waiting) })
+}
+
+func (n *node) fillAnd(channels []message.Channel, each int, appended func()) {
 	n.t.Helper()
 	var stored sync.WaitGroup
 	for i := range each {
@@ -33,8 +48,38 @@ func (n *node) fill(channels []message.Channel, each int) {
 			})
 		}
 	}
+	appended()
 	stored.Wait()
 	n.catchUp()
+}
+
+// holdFor has the slot send nothing until a channel is closed.
+func (s *slot) holdFor(t *testing.T, closed <-chan struct{}) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		free := !s.syncing
+		if free {
+			s.hold(func() { <-closed })
+		}
+		s.mu.Unlock()
+		if free {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the slot does not begin to send")
+		}
+	}
+}
+
+// awaitAsked waits until the cleaners have asked once more for what webhooks have.
+func (n *node) awaitAsked(before int64) {
+	n.t.Helper()
+	for deadline := time.Now().Add(patience); n.asked.Load() <= before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatal("the cleaner does not look")
+		}
+	}
 }
 
 // logHas tells whether any entry of the logs has the bytes.
@@ -62,7 +107,7 @@ func (n *node) logHas(what string) bool {
 
 func (n *node) awaitGone(what string) {
 	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); n.logHas(what); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); n.logHas(what); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("the log still has %q", what)
 		}
@@ -88,7 +133,7 @@ func TestRemovedFromLog(t *testing.T) {
 	channels := []message.Channel{{ID: "k", Type: message.Group}, {ID: "l", Type: message.Group}, {ID: "m", Type: message.Group}}
 	n := start(t, store, t.TempDir(), 0)
 	n.Own(all)
-	n.fill(channels, 40)
+	n.fillTogether(channels, 40)
 	entries := uint64(0)
 	for _, s := range n.slots {
 		info, err := s.log.Info(context.Background())
@@ -229,7 +274,7 @@ func TestNumbersAfterAway(t *testing.T) {
 	n.floor.Store(21) // as the registry has it before the order is deleted
 	n.remove(group, 0, 21)
 	s := n.slotOf(group)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		page, err := s.log.Read(context.Background(), messageSubject, 0, 1)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatal("the log still has messages", err)
@@ -298,10 +343,12 @@ func TestNotMovedBeforeTold(t *testing.T) {
 	n.Own(all)
 	n.told.Store(0)
 	n.fill([]message.Channel{group}, 40)
+	before := n.asked.Load()
 	n.remove(group, 7, 8)
-	if err := n.slotOf(group).cleanOnce(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	n.awaitAsked(before)
+	before = n.asked.Load()
+	n.slotOf(group).wakeCleaner()
+	n.awaitAsked(before) // it has done what it did the first time
 	told := 0
 	for from := uint64(1); ; {
 		list, last, err := n.Entries(context.Background(), n.Slot(group), from, 100)

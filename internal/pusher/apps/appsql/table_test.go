@@ -261,7 +261,7 @@ func TestSilentServer(t *testing.T) {
 		defer cancel()
 		begin := time.Now()
 		_, err = table.ByIDs(ctx, []string{"1"})
-		if took := time.Since(begin); took > 5*time.Second {
+		if took := time.Since(begin); took > 20*time.Second { // before the connection gives up by itself
 			t.Errorf("it took %v to give up", took)
 		}
 		return err

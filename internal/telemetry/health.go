@@ -44,7 +44,8 @@ type Health struct {
 
 	mu      sync.Mutex    // guards the following fields
 	asking  chan struct{} // closed when the parts have been asked; nil when nobody does, so that a flood of probes asks once
-	checked time.Time     // when they were asked last
+	began   time.Time     // when that began
+	checked time.Time     // when they had been asked last
 	status  int
 	word    string
 	failed  []string // names of the checks behind that
@@ -60,11 +61,11 @@ const logInterval = time.Minute
 const checkInterval = time.Second
 
 // Load balancers give a probe about a second. While the parts are being asked for longer than
-// answerTime, as during an election or while the disk is slow, the last answer counts, up to answerAge:
+// answerTime, as during an election or while the disk is slow, the last answer counts, for askingTime:
 // otherwise all nodes of a cluster leave the rotation together.
 const (
 	answerTime = 500 * time.Millisecond
-	answerAge  = 5 * time.Second
+	askingTime = 5 * time.Second
 )
 
 // Drain takes the node out of rotation: /ready and /up answer 503 until Resume.
@@ -152,12 +153,12 @@ func (h *Health) state(ctx context.Context) (status int, word string, failed []s
 		return h.status, h.word, h.failed
 	}
 	if h.asking == nil {
-		h.asking = make(chan struct{})
+		h.asking, h.began = make(chan struct{}), time.Now()
 		// A prober that hangs up must not make the next one believe that a part failed.
 		h.running.Go(func() { h.ask(context.WithoutCancel(ctx)) })
 	}
 	asking, wait := h.asking, answerTime
-	if time.Since(h.checked) >= answerAge { // nothing is known of late
+	if h.checked.IsZero() { // nothing is known yet
 		wait = checkTimeout * time.Duration(1+len(h.Checks))
 	}
 	h.mu.Unlock()
@@ -167,7 +168,7 @@ func (h *Health) state(ctx context.Context) (status int, word string, failed []s
 	case <-ctx.Done():
 	}
 	h.mu.Lock()
-	if time.Since(h.checked) >= answerAge {
+	if h.checked.IsZero() || h.asking != nil && time.Since(h.began) >= askingTime {
 		return http.StatusServiceUnavailable, "ERROR", []string{"health"} // a part hangs
 	}
 	return h.status, h.word, h.failed

@@ -191,11 +191,11 @@ func TestHealthSlow(t *testing.T) {
 		h.Checks[0].Critical = true
 		slow = make(chan struct{})
 		time.Sleep(checkInterval)
-		for range 4 {
+		for range 5 {
 			want(200, "DEGRADED", answerTime)
 			time.Sleep(500 * time.Millisecond)
 		}
-		want(503, "ERROR", 2*checkTimeout)
+		want(503, "ERROR", answerTime)
 		close(slow)
 		h.Wait()
 		want(503, "ERROR", 0)

@@ -66,7 +66,7 @@ func (w *wheel) run() {
 		case <-ticker.C:
 		}
 		// A late ticker skips ticks; the wheel must not.
-		until := int64(time.Since(w.started) / wheelTick)
+		until := w.elapsed()
 		late := until-w.now.Load() > lateTicks
 		for w.now.Load() < until {
 			expired = w.advance(expired)
@@ -134,9 +134,17 @@ func (w *wheel) postpone(c *Conn) {
 	}
 }
 
+// elapsed is where the wheel should be, and is not when the process was stopped.
+func (w *wheel) elapsed() int64 {
+	if w.started.IsZero() { // a test moves it
+		return 0
+	}
+	return int64(time.Since(w.started) / wheelTick)
+}
+
 // arm puts a timer in that goes off after some ticks. The wheel is locked.
 func (w *wheel) arm(c *Conn, ticks int64) {
-	c.timer.at = w.now.Load() + ticks
+	c.timer.at = max(w.now.Load(), w.elapsed()) + ticks
 	head := &w.slot[c.timer.at%wheelSlots]
 	c.timer.next = *head
 	if *head != nil {

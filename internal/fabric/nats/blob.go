@@ -186,7 +186,7 @@ func (b *blobs) writeRecord(ctx context.Context, record *blobRecord) (*blobRecor
 			record.entry.Time = time.Now()
 			return replaced, nil
 		}
-		if !isConflict(err) {
+		if !movedOn(err) {
 			return nil, err
 		}
 		if err := b.provider.life.Ready(ctx); err != nil {

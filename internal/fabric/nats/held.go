@@ -127,7 +127,7 @@ func (k *lock) renew(ctx context.Context) error {
 		k.reckon()
 		return nil
 	}
-	if isConflict(err) {
+	if movedOn(err) {
 		return errors.Join(err, k.catchUp(ctx))
 	}
 	return err
@@ -173,11 +173,11 @@ func (k *lock) free(ctx context.Context) error {
 	_, err := k.write(ctx, lease{}, k.revision)
 	// The last renewal may have been done, or still be on its way: then the engine refuses the
 	// write, and a look does not show that renewal yet.
-	for isConflict(err) && ctx.Err() == nil {
+	for movedOn(err) && ctx.Err() == nil {
 		if err = k.catchUp(ctx); err != nil {
 			break
 		}
-		if _, err = k.write(ctx, lease{}, k.revision); isConflict(err) {
+		if _, err = k.write(ctx, lease{}, k.revision); movedOn(err) {
 			fabric.Pause(ctx, tryPause)
 		}
 	}

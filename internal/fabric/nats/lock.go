@@ -198,7 +198,7 @@ func (l *locks) try(ctx context.Context, name string, duration time.Duration) (*
 			l.forget(name)
 			return mine.hold(revision), 0, nil
 		}
-		if !isConflict(err) {
+		if !movedOn(err) {
 			return nil, 0, err
 		}
 	}

@@ -313,6 +313,7 @@ const (
 	codeStoreFailed                 jetstream.ErrorCode = 10077
 	codeDuplicateInProcess          jetstream.ErrorCode = 10158
 	codeNoLeader                    jetstream.ErrorCode = 10008
+	codeTooFewPeers                 jetstream.ErrorCode = 10005 // connected, for the copies that are wanted
 )
 
 // isConflict says whether a write was refused because its subject had moved on.
@@ -324,6 +325,10 @@ func isConflict(err error) bool {
 		hasCode(err, codeWrongLastSequenceReplicated)
 }
 
+// movedOn says whether a subject had moved on, perhaps by the write itself. It is for those who can tell
+// from what is there now.
+func movedOn(err error) bool { return isConflict(err) || errors.Is(err, errUnknown) }
+
 func hasCode(err error, code jetstream.ErrorCode) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == code
@@ -334,7 +339,8 @@ func isUnavailable(err error) bool {
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, natsgo.ErrNoResponders) ||
 		errors.Is(err, natsgo.ErrDisconnected) || errors.Is(err, natsgo.ErrReconnectBufExceeded) ||
 		errors.Is(err, jetstream.ErrStreamNotFound) || hasCode(err, jetstream.JSErrCodeStreamNotFound) ||
-		errors.Is(err, jetstream.ErrBucketNotFound) { // created by now, and not known to who was asked
+		errors.Is(err, jetstream.ErrBucketNotFound) || // created by now, and not known to who was asked
+		hasCode(err, codeTooFewPeers) {
 		return true
 	}
 	var api *jetstream.APIError

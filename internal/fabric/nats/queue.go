@@ -126,7 +126,7 @@ func (q *queue) store(ctx context.Context, e envelope, payload []byte, dedupID s
 	if err = q.admit(ctx); err == nil {
 		_, err = q.provider.publish(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
 	}
-	if !isConflict(err) && !errors.Is(err, errUnknown) && !errors.Is(err, fabric.ErrFull) {
+	if !movedOn(err) && !errors.Is(err, fabric.ErrFull) {
 		return err
 	}
 	// Refused because the job is there; or, replicated, because another writer was about to

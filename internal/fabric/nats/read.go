@@ -63,38 +63,46 @@ func (s stored) leaderMessage(
 	if err != nil {
 		return entry, nil, err
 	}
-	answer, err := ask(ctx, func(ctx context.Context) (*natsgo.Msg, error) {
-		return s.provider.conn.RequestWithContext(ctx, s.api("STREAM.MSG.GET"), body)
-	})
+	m, err := ask(ctx, func(ctx context.Context) (storedMessage, error) { return s.askLeader(ctx, body) })
 	if err != nil {
 		return entry, nil, err
 	}
-	var response struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Subject string    `json:"subject"`
-			Seq     uint64    `json:"seq"`
-			Header  []byte    `json:"hdrs"`
-			Data    []byte    `json:"data"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(answer.Data, &response); err != nil {
-		return entry, nil, fmt.Errorf("decode message: %w", err)
-	}
-	if e := response.Error; e != nil {
-		if e.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return entry, nil, jetstream.ErrMsgNotFound
-		}
-		return entry, nil, e
-	}
-	m := response.Message
 	if len(m.Header) > 0 {
 		if header, err = natsgo.DecodeHeadersMsg(m.Header); err != nil {
 			return entry, nil, fmt.Errorf("decode headers: %w", err)
 		}
 	}
 	return fabric.Entry{Seq: m.Seq, Subject: m.Subject, Payload: notNil(m.Data), Time: m.Time}, header, nil
+}
+
+// storedMessage is a message in an answer of the leader.
+type storedMessage struct {
+	Subject string    `json:"subject"`
+	Seq     uint64    `json:"seq"`
+	Header  []byte    `json:"hdrs"`
+	Data    []byte    `json:"data"`
+	Time    time.Time `json:"time"`
+}
+
+// askLeader asks once.
+func (s stored) askLeader(ctx context.Context, request []byte) (storedMessage, error) {
+	answer, err := s.provider.conn.RequestWithContext(ctx, s.api("STREAM.MSG.GET"), request)
+	if err != nil {
+		return storedMessage{}, err
+	}
+	var response struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message storedMessage       `json:"message"`
+	}
+	switch err := json.Unmarshal(answer.Data, &response); {
+	case err != nil:
+		return storedMessage{}, fmt.Errorf("decode message: %w", err)
+	case response.Error == nil:
+		return response.Message, nil
+	case response.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return storedMessage{}, jetstream.ErrMsgNotFound
+	}
+	return storedMessage{}, response.Error
 }
 
 // page returns up to limit messages under the pattern from a sequence number on. It takes

@@ -91,16 +91,21 @@ func (p *Provider) publish(
 }
 
 // published finds out whether a message is stored whose repetition was a conflict. A replicated stream
-// looks for the ID first, so that the conflict is with another writer. One without replicas looks at the
-// expectation first, which does not hold any more when the message itself was stored.
+// looks for the ID first, so that the conflict is with another writer. One without replicas, as it may
+// still be in a cluster that grows, looks at the expectation first, which does not hold any more when
+// the message itself was stored.
 func (p *Provider) published(ctx context.Context, msg *natsgo.Msg, conflict error) (*jetstream.PubAck, error) {
-	if p.replicas > 1 {
-		return nil, conflict
-	}
 	const expected = jetstream.ExpectedLastSubjSeqHeader
 	name, err := p.js.StreamNameBySubject(ctx, msg.Subject)
 	if err != nil {
 		return nil, err
+	}
+	stream, err := p.js.Stream(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if stream.CachedInfo().Config.Replicas > 1 {
+		return nil, conflict
 	}
 	last, header, err := stored{provider: p, stream: name}.leaderMessage(ctx, getRequest{LastFor: msg.Subject})
 	switch {
@@ -118,9 +123,11 @@ func (p *Provider) published(ctx context.Context, msg *natsgo.Msg, conflict erro
 // messages: longer than anybody tries.
 const retryWindow = 30 * time.Second
 
-// unanswered tells whether nobody said whether a request was done, or it is still being done.
+// unanswered tells whether nobody said whether a request was done, or it is still being done, or it can
+// be done in a moment.
 func unanswered(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, natsgo.ErrTimeout) ||
 		errors.Is(err, natsgo.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
-		hasCode(err, codeNoLeader) || hasCode(err, codeDuplicateInProcess)
+		hasCode(err, codeNoLeader) || hasCode(err, codeDuplicateInProcess) ||
+		hasCode(err, codeTooFewPeers) // as a node that is slow counts as away
 }

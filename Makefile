@@ -50,10 +50,14 @@ lint:
 # Rooms whose tests form clusters: of the engine, inside the test's process, or of brokers.
 ENGINES := internal/engine internal/fabric/nats
 BROKERS := internal/fabric/redis internal/fabric/rabbitmq
+# What of them runs with the race detector as well, alone: it has a server to feed.
+RACED   := internal/fabric/nats
 
-## unit: the Go tests that need no cluster, with the race detector; they mostly wait as well
+## unit: the Go tests that need no cluster, with the race detector; they mostly wait as well, so
+##	more packages at a time than there are processors
 unit:
-	go test -race -short -parallel 4 $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(BROKERS),| grep -v '/$(room)$$'))
+	go test -race -short -parallel 4 -p 3 $$(go list ./client/... ./cmd/... ./deploy/... ./internal/... $(foreach room,$(BROKERS) $(RACED),| grep -v '/$(room)$$'))
+	go test -race -short -parallel 4 $(RACED:%=./%)
 
 ## test-cluster: the Go tests that form clusters, also with real processes, nginx and HAProxy
 test-cluster: drivers clusters linear

@@ -64,6 +64,17 @@ func newGate(t *testing.T, server string) *gate {
 	return g
 }
 
+// connectUser returns a provider of the user of startServer that is closed with the test, which ends its workers.
+func connectUser(t *testing.T, url string) *nats.Provider {
+	t.Helper()
+	p, err := nats.Connect(t.Context(), nats.Server{URLs: []string{url}, User: "parley", Password: "p:ss/word"}, nats.Options{Logger: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
 // TestUnheardWorker has a worker that hears the queue and is not heard by it get a job: it must
 // leave it to others.
 func TestUnheardWorker(t *testing.T) {
@@ -71,12 +82,7 @@ func TestUnheardWorker(t *testing.T) {
 	url := startServer(t)
 	g := newGate(t, strings.TrimPrefix(url, "nats://"))
 	connect := func(url string) fabric.Queue {
-		p, err := nats.Connect(t.Context(), nats.Server{URLs: []string{url}, User: "parley", Password: "p:ss/word"}, nats.Options{Logger: logger(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() }) // ends the workers
-		q, err := p.Queue(t.Context(), fabric.QueueConfig{
+		q, err := connectUser(t, url).Queue(t.Context(), fabric.QueueConfig{
 			Name: "q", Visibility: 2 * time.Second, MaxJobs: 10, MaxDead: 10, Concurrency: 1,
 		})
 		if err != nil {
@@ -138,12 +144,7 @@ func TestSameValue(t *testing.T) {
 	url := startServer(t)
 	g := newGate(t, strings.TrimPrefix(url, "nats://"))
 	connect := func(url string) fabric.Documents {
-		p, err := nats.Connect(t.Context(), nats.Server{URLs: []string{url}, User: "parley", Password: "p:ss/word"}, nats.Options{Logger: logger(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() })
-		d, err := p.Documents(t.Context(), "d")
+		d, err := connectUser(t, url).Documents(t.Context(), "d")
 		if err != nil {
 			t.Fatal(err)
 		}

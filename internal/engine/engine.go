@@ -161,11 +161,17 @@ func (e *Engine) run(ctx context.Context) error {
 		e.background.Add(1)
 		go e.watchPeers(e.cluster.PeersChanged)
 	}
-	if !e.cluster.NoStore {
-		e.background.Add(1)
-		go e.watchMemory()
+	if e.cluster.NoStore {
+		return e.joined(ctx)
 	}
-	return e.joined(ctx)
+	e.background.Add(1)
+	go e.watchMemory()
+	if err := e.joined(ctx); err != nil {
+		return err
+	}
+	e.background.Add(1)
+	go e.watchOutcast()
+	return nil
 }
 
 // Connect returns a connection to the engine that does not leave the process and comes back

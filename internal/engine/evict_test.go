@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,26 +151,64 @@ func TestEvictTheKilled(t *testing.T) {
 	}
 }
 
-// A node that was taken out while it is there says so, and not that its disk is full.
+// A node that was taken out while it is there says so, and not that its disk is full, whether or not
+// it led the cluster.
 func TestTakenOutAlive(t *testing.T) {
 	needsTime(t)
 	t.Parallel()
-	nodes := members(t, 3)
-	launch(t, nodes...)
-	conn, err := nodes[0].engine.System()
+	for name, leads := range map[string]bool{"leader": true, "follower": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nodes := members(t, 3)
+			launch(t, nodes...)
+			victim := memberThat(t, nodes, leads)
+			takeOut(t, nodes, victim)
+			eventually(t, "it says so", func() bool {
+				err := victim.engine.Health(bounded(t))
+				return err != nil && strings.Contains(err.Error(), "taken out of the cluster for good")
+			})
+		})
+	}
+}
+
+// memberThat returns a member that leads the cluster, or one that does not.
+func memberThat(t *testing.T, nodes []*member, leads bool) *member {
+	t.Helper()
+	var found *member
+	eventually(t, "a leader", func() bool {
+		status, err := nodes[0].engine.Status()
+		if err != nil || status.Leader == "" {
+			return false
+		}
+		found = nodes[slices.IndexFunc(nodes, func(node *member) bool {
+			return (node.options.ServerName == status.Leader) == leads
+		})]
+		return true
+	})
+	return found
+}
+
+// takeOut has the cluster take a member out that is there.
+func takeOut(t *testing.T, nodes []*member, victim *member) {
+	t.Helper()
+	other := nodes[0]
+	if other == victim {
+		other = nodes[1]
+	}
+	conn, err := other.engine.System()
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := json.Marshal(server.JSApiMetaServerRemoveRequest{Server: victim.options.ServerName})
 	if err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it is taken out", func() bool {
 		brief, cancel := context.WithTimeout(bounded(t), time.Second) // nobody answers while there is no leader
 		defer cancel()
-		answer, err := conn.RequestWithContext(brief, "$JS.API.SERVER.REMOVE", []byte(`{"peer":"n3"}`))
+		answer, err := conn.RequestWithContext(brief, "$JS.API.SERVER.REMOVE", order)
 		// The answer to an earlier try may have been lost: then it is no member any more (10044).
 		return err == nil && (strings.Contains(string(answer.Data), `"success":true`) || strings.Contains(string(answer.Data), `"err_code":10044`))
-	})
-	eventually(t, "it says so", func() bool {
-		err := nodes[2].engine.Health(bounded(t))
-		return err != nil && strings.Contains(err.Error(), "taken out of the cluster for good")
 	})
 }
 

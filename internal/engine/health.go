@@ -131,7 +131,7 @@ func (e *Engine) Health(ctx context.Context) error {
 		return err
 	}
 	result := make(chan *server.HealthStatus, 1)
-	go func() { result <- e.server.Healthz(&server.HealthzOptions{}) }()
+	go func() { result <- e.healthz(ctx) }()
 	select {
 	case status := <-result:
 		if status.Status != "ok" && e.cluster != nil {
@@ -144,6 +144,20 @@ func (e *Engine) Health(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: no answer: %w", ErrUnhealthy, ctx.Err())
 	}
+}
+
+// listenersSlow is a part of what the server says when it did not come to look at its listeners within the
+// millisecond that it gives itself, as on a busy machine.
+const listenersSlow = "failed to be ready for connections"
+
+// healthz asks the server how it is, again while it did not come to look.
+func (e *Engine) healthz(ctx context.Context) *server.HealthStatus {
+	var status *server.HealthStatus
+	_ = poll(ctx, pollInterval, func() bool {
+		status = e.server.Healthz(&server.HealthzOptions{})
+		return !strings.Contains(status.Error, listenersSlow)
+	})
+	return status
 }
 
 // takenOut returns an error when the others have taken this member out of the cluster.

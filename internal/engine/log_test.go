@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 func TestLogAdapter(t *testing.T) {
@@ -199,5 +201,16 @@ func TestManyKinds(t *testing.T) {
 	a.Warnf("after the end")
 	if n := strings.Count(out.String(), "after the end"); n != 2 || len(a.said.kinds) != 0 {
 		t.Errorf("after the end %d lines were written, %d kinds remembered", n, len(a.said.kinds))
+	}
+}
+
+// The server still says what healthz knows it by, here because it was never started.
+func TestListenersSlow(t *testing.T) {
+	srv, err := server.NewServer(&server.Options{DontListen: true, StoreDir: t.TempDir(), NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status := srv.Healthz(&server.HealthzOptions{}); !strings.Contains(status.Error, listenersSlow) {
+		t.Errorf("got %q", status.Error)
 	}
 }

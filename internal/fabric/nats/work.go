@@ -220,8 +220,8 @@ func (w *worker) inTouch(ctx context.Context, d delivered) error {
 	return err
 }
 
-// inProgress renews the lease of a job, in the protocol of acknowledgements.
-var inProgress = []byte("+WPI")
+// inProgress renews the lease of a job, and notDone gives it up, in the protocol of acknowledgements.
+var inProgress, notDone = []byte("+WPI"), []byte("-NAK")
 
 // handle runs the handler and keeps the lease of its job meanwhile.
 func (w *worker) handle(ctx context.Context, msg *natsgo.Msg, job fabric.Job) error {
@@ -311,12 +311,17 @@ func (q *queue) deadFull(ctx context.Context, subject string) bool {
 	return errors.Is(err, jetstream.ErrMsgNotFound)
 }
 
-// giveUpLease has the job delivered again after wait, to any worker.
+// giveUpLease has the job delivered again after wait, to any worker. Without a wait it returns when the
+// queue has it back, so that no job behind it is faster; it is told once: by a repetition somebody else
+// could get the job who has not come to its end.
 func (w *worker) giveUpLease(msg *natsgo.Msg, wait time.Duration) error {
 	if wait > 0 {
 		return w.report("delay job", msg.NakWithDelay(wait))
 	}
-	return w.report("return job", msg.Nak())
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	_, err := w.queue.provider.conn.RequestWithContext(ctx, msg.Reply, notDone)
+	return w.report("return job", err)
 }
 
 // report logs what could not be told to the server, and returns it; the lease of the job runs

@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// devOffset returns a port offset for "parley dev" with two nodes whose ports are free.
+// devOffset returns a port offset for "parley dev" with two nodes whose ports are free, and
+// below those that other tests take.
 func devOffset(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		offset, free := 1000+rand.IntN(15000), true
+		offset, free := 1+rand.IntN(400), true
 		for _, base := range []int{6001, 9601, 11110, 11111} {
 			for n := range 3 {
 				l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(base+offset+100*n)))

@@ -7,13 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/parleyio/parley/internal/engine"
+	ports "github.com/parleyio/parley/test/process"
 )
 
 const secret = "a secret that all nodes of the test share"
@@ -38,7 +36,7 @@ func members(t testing.TB, n int) []*member {
 	routes := make([]string, n)
 	base := t.TempDir()
 	for i := range nodes {
-		port := freePort(t)
+		port := ports.FreePorts(t, 1)
 		routes[i] = fmt.Sprintf("nats://127.0.0.1:%d", port)
 		name := fmt.Sprintf("n%d", i+1)
 		nodes[i] = &member{options: engine.Options{
@@ -52,26 +50,6 @@ func members(t testing.TB, n int) []*member {
 		}}
 	}
 	return nodes
-}
-
-// portsTried counts the ports that this process has looked at.
-var portsTried atomic.Int64
-
-// freePort returns a port that is free while its node is down as well: it is below those that
-// systems give to outgoing connections, and no other test of this process gets it.
-func freePort(t testing.TB) int {
-	t.Helper()
-	const first, many = 20000, 12000
-	for range many {
-		port := first + (os.Getpid()*131+int(portsTried.Add(1)))%many
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			_ = listener.Close() // it was only to see
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 func quiet(t testing.TB, level slog.Level) *slog.Logger {

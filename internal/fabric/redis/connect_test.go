@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,8 @@ func TestRefusals(t *testing.T) {
 	certificates := servers.NewCertificates(t)
 	open := servers.StartRedis(t, servers.RedisConfig{Password: "secret"})
 	sealed := servers.StartRedis(t, servers.RedisConfig{TLS: certificates})
-	cluster := servers.StartRedis(t, servers.RedisConfig{Settings: []string{"cluster-enabled yes", "cluster-port 0"}})
+	bus := fmt.Sprintf("cluster-port %d", process.FreePorts(t, 1))
+	cluster := servers.StartRedis(t, servers.RedisConfig{Settings: []string{"cluster-enabled yes", bus}})
 	sentinels := servers.StartSentinels(t, servers.RedisConfig{})
 	for name, c := range map[string]struct {
 		options Options

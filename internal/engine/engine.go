@@ -95,7 +95,7 @@ func Start(ctx context.Context, options Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	if err := checkStore(options.DataDir, options.Cluster); err != nil {
+	if err := errors.Join(clearStore(options.DataDir), checkStore(options.DataDir, options.Cluster)); err != nil {
 		return nil, fmt.Errorf("start engine: %w", errors.Join(err, lock.Unlock()))
 	}
 	srv, err := server.NewServer(serverOptions)

@@ -107,6 +107,21 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// A server tries at its start whether it can write. What is left of that when it is killed meanwhile is in
+// nobody's way.
+func TestStartAfterKilledStart(t *testing.T) {
+	dir := t.TempDir()
+	stop(t, start(t, dir))
+	left := filepath.Join(dir, "engine", "jetstream", "_test_123")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, dir)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+}
+
 func TestDirectoryIsPrivate(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no mode bits")

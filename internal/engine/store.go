@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Directories within the data directory of a node.
@@ -29,6 +30,22 @@ var (
 	// imported into a cluster.
 	ErrImportPending = errors.New("an import into a cluster is pending")
 )
+
+// clearStore removes what a server that was killed in its start has left of its try to write there. It
+// would take that for the data of an account that it does not know, and be unhealthy for ever.
+func clearStore(dataDir string) error {
+	store := filepath.Join(dataDir, storeDir, "jetstream")
+	entries, err := os.ReadDir(store)
+	if err != nil {
+		return nil // there is none yet, or the server says better what is wrong with it
+	}
+	for _, entry := range entries {
+		if entry.Type().IsRegular() && strings.HasPrefix(entry.Name(), "_test_") {
+			err = errors.Join(err, os.Remove(filepath.Join(store, entry.Name())))
+		}
+	}
+	return err
+}
 
 // checkStore refuses to open a store in the mode that it was not written in.
 func checkStore(dataDir string, cluster *Cluster) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -30,6 +31,8 @@ const (
 	leftoverAge = 6 * time.Second
 	// verifyTimeout bounds the wait until every replica of a stream has all of it.
 	verifyTimeout = 2 * time.Minute
+	// stuckAfter is how long the same may be missing meanwhile.
+	stuckAfter = 10 * time.Second
 )
 
 // ErrStreamExists says that a stream of the backup exists and did not come from it.
@@ -188,14 +191,54 @@ func (r *restorer) verify(ctx context.Context, b *Backed) error {
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	var missing error
+	same := time.Now() // since when it is missing the same
 	err := poll(ctx, 4*pollInterval, func() bool {
-		missing = r.compare(ctx, b)
-		return missing == nil
+		now := r.compare(ctx, b)
+		if now == nil || missing == nil || now.Error() != missing.Error() {
+			same = time.Now()
+		}
+		missing = now
+		if now != nil && time.Since(same) > stuckAfter {
+			r.engine.logger.Warn("a restored stream does not become whole",
+				slog.String("stream", b.Name), slog.Any("missing", now))
+			if err := r.again(ctx, b); err != nil {
+				missing = errors.Join(now, err)
+			}
+			same = time.Now()
+		}
+		return now == nil
 	})
 	if err != nil {
 		return errors.Join(err, missing)
 	}
 	return nil
+}
+
+// again removes a stream that does not become whole though everybody is there, and makes it anew: where a
+// restore was broken off before, a replica of the next one can fail to follow for ever.
+func (r *restorer) again(ctx context.Context, b *Backed) error {
+	info, err := readStream(ctx, r.conn, b.Name)
+	if hasCode(err, codeStreamNotFound) {
+		return r.restore(ctx, b)
+	}
+	if err != nil || !r.unfinished(info) {
+		return err
+	}
+	offline := func(peer *server.PeerInfo) bool { return peer.Offline }
+	if info.Cluster == nil || slices.ContainsFunc(info.Cluster.Replicas, offline) {
+		return nil // it waits for that one
+	}
+	if err := r.remove(ctx, b); err != nil {
+		return err
+	}
+	err = poll(ctx, pollInterval, func() bool { // its replicas do not end at once
+		_, err := readStream(ctx, r.conn, b.Name)
+		return hasCode(err, codeStreamNotFound)
+	})
+	if err != nil {
+		return err
+	}
+	return r.restore(ctx, b)
 }
 
 // compare compares the stream with the manifest, on its leader and on every replica. That a

@@ -150,12 +150,14 @@ func (e *Engine) Health(ctx context.Context) error {
 // millisecond that it gives itself, as on a busy machine.
 const listenersSlow = "failed to be ready for connections"
 
-// healthz asks the server how it is, again while it did not come to look.
+// healthz asks the server how it is, again while it did not come to look. It says the same when it stops.
 func (e *Engine) healthz(ctx context.Context) *server.HealthStatus {
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+	defer cancel()
 	var status *server.HealthStatus
 	_ = poll(ctx, pollInterval, func() bool {
 		status = e.server.Healthz(&server.HealthzOptions{})
-		return !strings.Contains(status.Error, listenersSlow)
+		return !strings.Contains(status.Error, listenersSlow) || !e.server.Running()
 	})
 	return status
 }

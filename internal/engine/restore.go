@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -31,8 +30,10 @@ const (
 	leftoverAge = 6 * time.Second
 	// verifyTimeout bounds the wait until every replica of a stream has all of it.
 	verifyTimeout = 2 * time.Minute
-	// stuckAfter is how long the same may be missing meanwhile.
+	// stuckAfter is how long the same may be missing meanwhile, and remakes how often a stream is waited
+	// for to which that happens.
 	stuckAfter = 10 * time.Second
+	remakes    = 3
 )
 
 // ErrStreamExists says that a stream of the backup exists and did not come from it.
@@ -186,57 +187,63 @@ func (r *restorer) remove(ctx context.Context, b *Backed) error {
 	return change(ctx, r.conn, "$JS.API.STREAM.DELETE."+b.Name, nil, &response)
 }
 
-// verify waits until the stream is whole everywhere.
+// verify waits until the stream is whole everywhere, and makes it anew where it cannot become so.
 func (r *restorer) verify(ctx context.Context, b *Backed) error {
+	for try := 1; ; try++ {
+		stuck, err := r.awaitWhole(ctx, b)
+		if !stuck || try == remakes {
+			return err
+		}
+		r.engine.logger.Warn("a restored stream does not become whole, restoring it again",
+			slog.String("stream", b.Name), slog.Any("missing", err))
+		if err := r.again(ctx, b); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitWhole waits until the stream is whole everywhere, or is stuck, and otherwise returns what is missing.
+func (r *restorer) awaitWhole(ctx context.Context, b *Backed) (stuck bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	var missing error
-	same := time.Now() // since when it is missing the same
-	err := poll(ctx, 4*pollInterval, func() bool {
+	since := time.Now() // is the same missing
+	err = poll(ctx, 4*pollInterval, func() bool {
 		now := r.compare(ctx, b)
 		if now == nil || missing == nil || now.Error() != missing.Error() {
-			same = time.Now()
+			since = time.Now()
 		}
 		missing = now
-		if now != nil && time.Since(same) > stuckAfter {
-			r.engine.logger.Warn("a restored stream does not become whole",
-				slog.String("stream", b.Name), slog.Any("missing", now))
-			if err := r.again(ctx, b); err != nil {
-				missing = errors.Join(now, err)
-			}
-			same = time.Now()
-		}
-		return now == nil
+		stuck = now != nil && time.Since(since) > stuckAfter && r.stuck(ctx, b)
+		return now == nil || stuck
 	})
-	if err != nil {
-		return errors.Join(err, missing)
-	}
-	return nil
+	return stuck, errors.Join(err, missing)
 }
 
-// again removes a stream that does not become whole though everybody is there, and makes it anew: where a
-// restore was broken off before, a replica of the next one can fail to follow for ever.
-func (r *restorer) again(ctx context.Context, b *Backed) error {
+// stuck says whether a replica does not follow although it is there. Where a restore was broken off before,
+// one of the next can fail to follow for ever.
+func (r *restorer) stuck(ctx context.Context, b *Backed) bool {
 	info, err := readStream(ctx, r.conn, b.Name)
-	if hasCode(err, codeStreamNotFound) {
-		return r.restore(ctx, b)
+	if err != nil || info.Cluster == nil || !r.unfinished(info) || settled(info.Cluster, r.replicas) == nil {
+		return false
 	}
-	if err != nil || !r.unfinished(info) {
-		return err
-	}
-	offline := func(peer *server.PeerInfo) bool { return peer.Offline }
-	if info.Cluster == nil || slices.ContainsFunc(info.Cluster.Replicas, offline) {
-		return nil // it waits for that one
-	}
+	_, err = r.engine.replicas(ctx, members(info.Cluster, r.engine.server.Name()))
+	return err == nil // all have answered: none is only away
+}
+
+// again removes an unfinished stream and makes it anew.
+func (r *restorer) again(ctx context.Context, b *Backed) error {
 	if err := r.remove(ctx, b); err != nil {
 		return err
 	}
-	err = poll(ctx, pollInterval, func() bool { // its replicas do not end at once
-		_, err := readStream(ctx, r.conn, b.Name)
+	ending, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	err := poll(ending, pollInterval, func() bool { // its replicas do not end at once
+		_, err := readStream(ending, r.conn, b.Name)
 		return hasCode(err, codeStreamNotFound)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("wait until it is removed: %w", err)
 	}
 	return r.restore(ctx, b)
 }
